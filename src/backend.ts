@@ -4,7 +4,7 @@
  *
  * Stores come in two kinds. etcd and ZooKeeper keep a line: a candidate holds a place in it that has to be kept
  * alive while it stands by. A file, Redis or a Kubernetes Lease have no line: there is nothing of ours in the store
- * until we lead. Both are a `Place`; the second kind has `held: false` until it leads.
+ * until we lead. Both are a `Place`; in the second kind nothing of it runs out (`ttlMs` is undefined) before it leads.
  *
  * "No" and "don't know" are different types: a store that says that our place is gone throws `Gone`; anything else that
  * goes wrong (timeout, reset, no quorum) is any other error and proves nothing.
@@ -12,6 +12,9 @@
 export interface Backend extends AsyncDisposable {
   /** How `elect-run check` finds this store again: a URL without any secret. */
   readonly url: string;
+
+  /** A candidate that has not entered yet. No request is made. */
+  newPlace(): Place;
 
   /**
    * One attempt to lead. The first call enters the line; later calls look again. Throws `Gone` when our place was taken from
@@ -44,6 +47,8 @@ export interface Place {
   ttlMs: number | undefined;
   /** What the guard's clean-up needs to give the place back after this process was killed: plain JSON, no secret. */
   handle: unknown;
+  /** A descriptor that the child has to inherit, since the kernel frees the lock only when nobody has it open any more. */
+  inheritFd?: number | undefined;
 }
 
 export interface Leading {

@@ -1,0 +1,42 @@
+import { becomeSubreaper, reap } from './native.ts';
+import { ownChildren, readProc } from './proc.ts';
+
+/**
+ * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
+ * them have to be reaped, or they stay in the process table.
+ */
+export class Adoption {
+  /** Whether orphans come to us. */
+  readonly isComplete: boolean;
+  readonly #ours: () => Iterable<number>;
+  readonly #reapDead = () => {
+    for (const pid of this.#adopted()) {
+      if (!readProc(pid)) reap(pid);
+    }
+  };
+
+  /** `ours`: the children that Node itself waits for. */
+  constructor(ours: () => Iterable<number>) {
+    this.#ours = ours;
+    this.isComplete = becomeSubreaper() && ownChildren() !== undefined;
+    process.on('SIGCHLD', this.#reapDead);
+  }
+
+  /**
+   * After the child ended: false when nobody of its tree is left, since whoever lives would have been handed to us by now. True
+   * when somebody is left or this cannot be told so cheaply.
+   */
+  hasOrphans(): boolean {
+    if (!this.isComplete) return true;
+    return this.#adopted().some((pid) => readProc(pid) !== undefined);
+  }
+
+  #adopted(): number[] {
+    const ours = new Set(this.#ours());
+    return (ownChildren() ?? []).filter((pid) => !ours.has(pid));
+  }
+
+  end(): void {
+    process.off('SIGCHLD', this.#reapDead);
+  }
+}

@@ -1,0 +1,246 @@
+import { randomBytes } from 'node:crypto';
+import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
+import { pause } from '../clock.ts';
+import { EtcdMembers, type EtcdSpec } from './etcd/members.ts';
+import type { Candidate } from './index.ts';
+
+export type { EtcdSpec } from './etcd/members.ts';
+
+interface EtcdPlace extends Place {
+  handle: EtcdHandle | undefined;
+  /** Our key's create revision: our number in the line. */
+  revision: string | undefined;
+  /** The key just ahead of ours, as of `asOf`. */
+  ahead: string | undefined;
+  /** The store's revision at the last look. */
+  asOf: string | undefined;
+}
+
+interface EtcdHandle {
+  key: string;
+  lease: string;
+}
+
+interface KeyValue {
+  key: Buffer;
+  value: Buffer;
+  create_revision: string;
+}
+
+/** A pause before a broken watch is opened again, so that a dead member is not asked in a loop. */
+const REOPEN_MS = 250;
+
+/**
+ * The line of etcd's own `concurrency` package, and so the same election as `etcdctl elect` and `etcdctl lock`: one key per candidate,
+ * `NAME/` + lease id in hex, attached to the lease; the lowest create revision leads; everybody watches the key just ahead.
+ *
+ * The token is `header.revision` of the linearizable read that shows us leading. Our key is deleted at a later revision, and the next leader
+ * reads later still, so it only grows. (A key's create revision may be lower than that of an earlier leader.)
+ */
+export class EtcdBackend implements Backend {
+  readonly url: string;
+  readonly #candidate: Candidate;
+  readonly #members: EtcdMembers;
+  readonly #prefix: string;
+
+  constructor(spec: EtcdSpec, candidate: Candidate) {
+    this.#candidate = candidate;
+    this.#prefix = `${candidate.election}/`;
+    this.#members = new EtcdMembers(spec, candidate.requestMs, `readwrite on the prefix ${this.#prefix}`);
+    this.url = `${spec.tls ? 'etcds' : 'etcd'}://${spec.endpoints.join(',')}`;
+  }
+
+  newPlace(): EtcdPlace {
+    return { ttlMs: undefined, handle: undefined, revision: undefined, ahead: undefined, asOf: undefined };
+  }
+
+  async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
+    place.handle ??= await this.#grant(place, signal);
+    const { key, lease } = place.handle;
+    const answer = await this.#members.call(signal, ({ kv }) =>
+      kv.txn({
+        // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
+        compare: place.revision ? [] : [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: '0' }],
+        success: [
+          ...(place.revision ? [] : [{ request_put: { key: bytes(key), value: bytes(this.#candidate.id), lease } }]),
+          ...this.#look(key),
+        ],
+        failure: this.#look(key),
+      }),
+    );
+    const [mine, first, line, ...parents] = answer.responses.flatMap(({ response_range }) =>
+      response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
+    );
+    const own = mine?.[0];
+    if (!own) throw this.#gone(place);
+    place.revision = own.create_revision;
+    place.asOf = answer.header.revision;
+    this.#mustStandAlone(line!, parents.flat());
+    const position = line!.findIndex((other) => other.key.equals(own.key));
+    if (position === 0) return { leads: true };
+    place.ahead = line![position - 1]!.key.toString();
+    return { leads: false, leader: first![0]!.value.toString(), since: undefined, position: position + 1 };
+  }
+
+  async vacancy(place: EtcdPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
+    await this.#deletion([place.ahead!, place.handle!.key], place.asOf!, signal);
+  }
+
+  async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
+    const { key } = place.handle!;
+    const answer = await this.#members.call(signal, ({ kv }) =>
+      kv.txn({ compare: [], success: this.#look(key).slice(0, 2), failure: [] }),
+    );
+    const [mine, first] = answer.responses.map(({ response_range }) => response_range!.kvs[0]);
+    if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
+    place.asOf = answer.header.revision;
+    return BigInt(answer.header.revision);
+  }
+
+  async renew(place: EtcdPlace, signal: AbortSignal): Promise<number> {
+    const { key, lease } = place.handle!;
+    const [ttlSeconds] = await Promise.all([
+      this.#members.keepAlive(lease, signal),
+      // The watch tells of a deleted key at once, unless its connection died without a word.
+      this.#members
+        .call(signal, ({ kv }) => kv.range({ key: bytes(key), keys_only: true }))
+        .then(({ kvs }) => {
+          if (kvs.length === 0) throw this.#gone(place);
+        }),
+    ]);
+    if (ttlSeconds <= 0) throw this.#gone(place);
+    place.ttlMs = ttlSeconds * 1000;
+    return place.ttlMs;
+  }
+
+  async gone(place: EtcdPlace, signal: AbortSignal): Promise<Gone> {
+    await this.#deletion([place.handle!.key], place.asOf!, signal);
+    if (signal.aborted) return new Promise(() => {});
+    return this.#gone(place);
+  }
+
+  async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
+    if (!place.handle) return;
+    const { key, lease } = place.handle;
+    await this.#members.call(signal, ({ kv }) =>
+      kv.txn({
+        // Attached to our lease, it is our key: nobody else knows the lease.
+        compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
+        success: [{ request_delete_range: { key: bytes(key) } }],
+        failure: [],
+      }),
+    );
+    place.handle = undefined;
+    await this.#members.call(signal, ({ leaseClient }) => leaseClient.leaseRevoke({ ID: lease })).catch(ignoreNotFound);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#members.close();
+  }
+
+  async #grant(place: EtcdPlace, signal: AbortSignal): Promise<EtcdHandle> {
+    // Our own choice of id: an answer that is lost leaves a lease behind that holds no key and runs out.
+    const lease = (randomBytes(8).readBigUInt64BE() >> 1n) | 1n;
+    const TTL = Math.ceil(this.#candidate.ttlMs / 1000);
+    const granted = await this.#members.call(signal, ({ leaseClient }) =>
+      leaseClient.leaseGrant({ ID: String(lease), TTL }),
+    );
+    place.ttlMs = Number(granted.TTL) * 1000;
+    return { key: this.#prefix + lease.toString(16), lease: String(lease) };
+  }
+
+  /** Our own key; who leads; all who stand in the line, in their order; and the lines in which our name would be a key. */
+  #look(key: string) {
+    const line = {
+      key: bytes(this.#prefix),
+      range_end: prefixEnd(this.#prefix),
+      sort_target: 'Create',
+      sort_order: 'Ascend',
+    } as const;
+    return [
+      { request_range: { key: bytes(key) } },
+      { request_range: { ...line, limit: 1 } },
+      { request_range: { ...line, keys_only: true } },
+      ...parentsOf(this.#candidate.election).map((parent) => ({
+        request_range: {
+          key: bytes(`${parent}/`),
+          range_end: prefixEnd(`${parent}/`),
+          keys_only: true,
+          limit: PARENT_KEYS,
+        },
+      })),
+    ];
+  }
+
+  /** A name inside another (`a` and `a/b`) would stand in the other's line, and nobody would ever lead. */
+  #mustStandAlone(line: KeyValue[], parents: KeyValue[]): void {
+    const stranger = line.find(({ key }) => !isSeat(key.toString().slice(this.#prefix.length)));
+    if (stranger) {
+      throw new Unusable(
+        `--name ${this.#candidate.election}: the key ${stranger.key} lies below it and blocks the election; choose another name`,
+      );
+    }
+    for (const { key } of parents) {
+      const parent = parentsOf(this.#candidate.election).find((name) => isSeat(key.toString().slice(name.length + 1)));
+      if (parent)
+        throw new Unusable(
+          `--name ${this.#candidate.election} lies inside the election ${parent} and would block it; choose another name`,
+        );
+    }
+  }
+
+  #gone(place: EtcdPlace): Gone {
+    return new Gone(
+      `key ${place.handle?.key ?? this.#prefix} is gone from etcd: deleted, or its lease expired or was revoked`,
+    );
+  }
+
+  /** Resolves when one of the keys is not there (any more); also when aborted. Survives broken watches and compaction. */
+  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<void> {
+    for (let fromRevision = BigInt(asOf) + 1n; !signal.aborted; ) {
+      try {
+        await this.#members.watchDeletion(keys.map(bytes), fromRevision, signal);
+        return;
+      } catch {
+        await pause(REOPEN_MS, signal);
+      }
+      try {
+        const look = await this.#members.call(signal, ({ kv }) =>
+          kv.txn({
+            compare: [],
+            success: keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } })),
+            failure: [],
+          }),
+        );
+        if (look.responses.some(({ response_range }) => response_range!.kvs.length === 0)) return;
+        fromRevision = BigInt(look.header.revision) + 1n;
+      } catch {
+        await pause(REOPEN_MS, signal);
+      }
+    }
+  }
+}
+
+const PARENT_KEYS = 16;
+
+const bytes = (text: string): Buffer => Buffer.from(text);
+
+/** The end of the range of all keys with this prefix: its last byte plus one. A prefix ends with `/` here, so there is no carry. */
+function prefixEnd(prefix: string): Buffer {
+  const end = bytes(prefix);
+  end[end.length - 1]! += 1;
+  return end;
+}
+
+/** A lease id as etcd writes it into a candidate's key: hex without padding. */
+const isSeat = (suffix: string): boolean => /^[0-9a-f]{1,16}$/.test(suffix);
+
+/** `a/b/c` → `a/b`, `a`. */
+function parentsOf(name: string): string[] {
+  const parts = name.split('/');
+  return parts.slice(1).map((_, index) => parts.slice(0, parts.length - 1 - index).join('/'));
+}
+
+function ignoreNotFound(error: Error): void {
+  if (!/lease not found/.test(error.message)) throw error;
+}

@@ -1,0 +1,199 @@
+import { spawn } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  statSync,
+  watch,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
+import { pause } from '../clock.ts';
+import { lookUpCommand } from '../lookup.ts';
+import { tryLock } from '../native.ts';
+import { isAlive, readProc } from '../proc.ts';
+import type { Candidate } from './index.ts';
+
+export interface FileSpec {
+  kind: 'file';
+  dir: string;
+}
+
+interface FilePlace extends Place {
+  inheritFd: number | undefined;
+}
+
+/**
+ * One host, no server: flock(2) on `DIR/NAME.lock`, the same lock that util-linux `flock DIR/NAME.lock` takes. The kernel frees it when the
+ * last process that has it open is gone, so nothing runs out and there is nothing to renew; the child inherits the open file, and
+ * while anything of its tree lives nobody else can lead.
+ *
+ * `DIR/NAME.token` holds the fencing counter and who leads. It has one size for ever and is overwritten in place, so
+ * that a full disk cannot keep a token from being handed out.
+ */
+export class FileBackend implements Backend {
+  readonly url: string;
+  readonly #lockFile: string;
+  readonly #tokenFile: string;
+  readonly #dir: string;
+  readonly #candidate: Candidate;
+
+  constructor(spec: FileSpec, candidate: Candidate) {
+    this.url = `file:${spec.dir}`;
+    this.#dir = spec.dir;
+    this.#candidate = candidate;
+    this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
+    this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
+  }
+
+  newPlace(): FilePlace {
+    return { ttlMs: undefined, handle: undefined, inheritFd: undefined };
+  }
+
+  async acquire(place: FilePlace, _signal: AbortSignal): Promise<Leading | Waiting> {
+    for (;;) {
+      const fd = (place.inheritFd ??= this.#open(this.#lockFile));
+      if (!tryLock(fd)) return { leads: false, position: undefined, ...this.#holder() };
+      if (isSameFile(fd, this.#lockFile)) return { leads: true };
+      // The lock's file was deleted while we waited for it: ours is a lock on nothing.
+      closeSync(fd);
+      place.inheritFd = undefined;
+    }
+  }
+
+  /** Waits as flock(1) does, on our own open file: its lock is ours the moment that it ends. Without flock(1), looks ten times a second. */
+  async vacancy(place: FilePlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
+    let flock: string;
+    try {
+      flock = lookUpCommand('flock');
+    } catch {
+      return pause(100, signal);
+    }
+    const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
+    await new Promise<void>((resolve) => {
+      const stop = () => helper.kill('SIGKILL');
+      signal.addEventListener('abort', stop);
+      helper.once('error', () => resolve());
+      helper.once('exit', () => {
+        signal.removeEventListener('abort', stop);
+        resolve();
+      });
+      if (signal.aborted) stop();
+    });
+  }
+
+  async confirm(place: FilePlace, _signal: AbortSignal): Promise<bigint> {
+    this.#mustBeOurs(place);
+    const fd = this.#open(this.#tokenFile);
+    try {
+      const token = readRecord(fd).token + 1n;
+      const { id } = this.#candidate;
+      const { pid, startedAt } = readProc(process.pid)!;
+      writeRecord(fd, { token, holder: { id, since: new Date().toISOString(), pid, startedAt } });
+      fdatasyncSync(fd);
+      return token;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  async renew(place: FilePlace, _signal: AbortSignal): Promise<number> {
+    this.#mustBeOurs(place);
+    return Number.POSITIVE_INFINITY;
+  }
+
+  gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
+    return new Promise((resolve) => {
+      try {
+        const watcher = watch(this.#dir, { signal, persistent: false }, () => {
+          try {
+            this.#mustBeOurs(place);
+          } catch (error) {
+            resolve(error as Gone);
+          }
+        });
+        watcher.on('error', () => {}); // renew() looks as well
+      } catch {}
+    });
+  }
+
+  async release(place: FilePlace, _signal: AbortSignal): Promise<void> {
+    if (place.inheritFd === undefined) return; // killed: the kernel has freed the lock
+    closeSync(place.inheritFd);
+    place.inheritFd = undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  #mustBeOurs(place: FilePlace): void {
+    if (place.inheritFd === undefined || !isSameFile(place.inheritFd, this.#lockFile)) {
+      throw new Gone(`${this.#lockFile} was deleted or replaced`);
+    }
+  }
+
+  #open(file: string): number {
+    try {
+      mkdirSync(this.#dir, { recursive: true });
+      return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw new Unusable(
+        `--backend file: cannot write ${file}: ${code}; name a directory that you can write (file:DIR)`,
+      );
+    }
+  }
+
+  #holder(): { leader: string | undefined; since: string | undefined } {
+    const fd = this.#open(this.#tokenFile);
+    try {
+      const { holder } = readRecord(fd);
+      // Whoever crashed is still on record while flock(1) has the lock.
+      return holder && isAlive(holder)
+        ? { leader: holder.id, since: holder.since }
+        : { leader: undefined, since: undefined };
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+function isSameFile(fd: number, file: string): boolean {
+  const ours = fstatSync(fd);
+  const theirs = statSync(file, { throwIfNoEntry: false });
+  return theirs !== undefined && ours.ino === theirs.ino && ours.dev === theirs.dev;
+}
+
+interface TokenRecord {
+  token: bigint;
+  holder: { id: string; since: string; pid: number; startedAt: string } | undefined;
+}
+
+/** One sector: written whole or not at all. */
+const RECORD_BYTES = 512;
+
+/** Line one is the last token, line two the holder as JSON, then spaces. Throws when there is something else: a counter that started again would be worse. */
+function readRecord(fd: number): TokenRecord {
+  const buffer = Buffer.alloc(RECORD_BYTES);
+  const text = buffer.toString('utf8', 0, readSync(fd, buffer, 0, RECORD_BYTES, 0));
+  if (text === '') return { token: 0n, holder: undefined };
+  const [token, holder] = text.split('\n');
+  if (!/^\d+$/.test(token!))
+    throw new Unusable(`the token file does not begin with a number: "${token!.slice(0, 40)}"`);
+  try {
+    return { token: BigInt(token!), holder: holder?.trim() ? JSON.parse(holder) : undefined };
+  } catch {
+    return { token: BigInt(token!), holder: undefined };
+  }
+}
+
+function writeRecord(fd: number, { token, holder }: TokenRecord): void {
+  const text = `${token}\n${JSON.stringify(holder)}\n`;
+  const buffer = Buffer.alloc(RECORD_BYTES, ' ');
+  buffer.write(text);
+  writeSync(fd, buffer, 0, RECORD_BYTES, 0);
+}

@@ -1,0 +1,27 @@
+import type { Backend } from '../backend.ts';
+import type { EtcdSpec } from './etcd.ts';
+import type { FileSpec } from './file.ts';
+
+/** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
+export type BackendSpec = FileSpec | EtcdSpec;
+
+/** What a candidate shows of itself. */
+export interface Candidate {
+  election: string;
+  /** Unique to this process; one line. */
+  id: string;
+  /** The lease to ask for. */
+  ttlMs: number;
+  /** How long a single request may take. */
+  requestMs: number;
+}
+
+/** Opens a store. Its library is loaded here, and only that of the store that was chosen. */
+export async function openBackend(spec: BackendSpec, candidate: Candidate): Promise<Backend> {
+  switch (spec.kind) {
+    case 'file':
+      return new (await import('./file.ts')).FileBackend(spec, candidate);
+    case 'etcd':
+      return new (await import('./etcd.ts')).EtcdBackend(spec, candidate);
+  }
+}

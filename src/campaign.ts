@@ -1,0 +1,143 @@
+import { type Backend, Gone, type Place, Refused, Unusable, type Waiting } from './backend.ts';
+import { now, pause } from './clock.ts';
+import type { Report } from './events.ts';
+import { Renewal, type RenewalHooks } from './renewal.ts';
+import type { Timing } from './timing.ts';
+
+/** The campaign ended without leadership. */
+export class NotElected extends Error {
+  override name = 'NotElected';
+  /** Who leads, if the store was reached at all; undefined: it was not. */
+  readonly ledBy: Waiting | undefined;
+  constructor(ledBy: Waiting | undefined, message: string) {
+    super(message);
+    this.ledBy = ledBy;
+  }
+}
+
+/** A place in the store that leads, kept alive by its renewal. */
+export interface Leadership {
+  place: Place;
+  renewal: Renewal;
+  /** Before the request was sent by which the store came to hold something of ours. */
+  heldSince: number | undefined;
+}
+
+export interface CampaignOptions {
+  timing: Timing;
+  waitMs: number;
+  /** One look, no standing by. */
+  once: boolean;
+  report: Report;
+  /** Something of ours is in the store now, or not any more: the guard has to know. */
+  placed(place: Place): void;
+  hooks: RenewalHooks;
+}
+
+/** Watches can break without a word: look at the line again after this, at the latest. */
+const LOOK_AGAIN_MS = 10_000;
+/** Connecting takes longer than a request on an open connection. */
+const SHORTEST_ATTEMPT_MS = 2000;
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 15_000;
+
+/**
+ * Campaigns until we lead. Throws NotElected when --wait has run out, Refused or Unusable when it cannot succeed, and the signal's reason
+ * when it is aborted; then nothing of ours is left in the store, as far as the store could be reached.
+ */
+export async function campaign(backend: Backend, options: CampaignOptions, signal: AbortSignal): Promise<Leadership> {
+  const giveUpAt = now() + options.waitMs;
+  const timeUp = new AbortController();
+  const timer = Number.isFinite(options.waitMs) ? setTimeout(() => timeUp.abort(), options.waitMs) : undefined;
+  const within = AbortSignal.any([signal, timeUp.signal]);
+  let pauseMs = FIRST_PAUSE_MS;
+  let ledBy: Waiting | undefined;
+  let lastProblem = 'no answer';
+  let seat = takeSeat(backend, options);
+  const enterAgain = () => {
+    seat.renewal.end();
+    seat = takeSeat(backend, options);
+  };
+
+  try {
+    for (;;) {
+      try {
+        const standing = await look(backend, seat, options, within);
+        pauseMs = FIRST_PAUSE_MS;
+        if (standing.leads) return seat;
+        if (isNews(standing, ledBy)) options.report({ type: 'standby', ...pick(standing) });
+        ledBy = standing;
+        if (options.once) throw new NotElected(ledBy, 'somebody else leads');
+        await vacancy(backend, seat, standing, within);
+      } catch (error) {
+        if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;
+        signal.throwIfAborted();
+        if (!timeUp.signal.aborted) lastProblem = (error as Error).message;
+        if (timeUp.signal.aborted || options.once) throw new NotElected(ledBy, lastProblem);
+        if (error instanceof Gone) {
+          enterAgain();
+        } else {
+          const retryInMs = Math.min(pauseMs * (0.5 + Math.random()), Math.max(0, giveUpAt - now()));
+          options.report({ type: 'unreachable', reason: lastProblem, retryInMs: Math.round(retryInMs) });
+          await pause(retryInMs, within);
+          pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
+        }
+      }
+      if (!seat.renewal.check()) enterAgain();
+    }
+  } catch (error) {
+    seat.renewal.end();
+    await backend.release(seat.place, AbortSignal.timeout(options.timing.requestMs)).catch(() => {}); // it runs out by itself
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function takeSeat(backend: Backend, { timing, hooks }: CampaignOptions): Leadership {
+  const place = backend.newPlace();
+  return { place, renewal: new Renewal(backend, place, timing, hooks), heldSince: undefined };
+}
+
+async function look(backend: Backend, seat: Leadership, options: CampaignOptions, signal: AbortSignal) {
+  const { place, renewal } = seat;
+  const sentAt = now();
+  const attemptMs = Math.max(options.timing.requestMs, SHORTEST_ATTEMPT_MS);
+  try {
+    const standing = await backend.acquire(place, AbortSignal.any([signal, AbortSignal.timeout(attemptMs)]));
+    if (standing.leads || place.ttlMs !== undefined) renewal.start(seat.heldSince ?? sentAt);
+    return standing;
+  } finally {
+    // An attempt may fail when half of it is done: its lease runs from then.
+    if (place.ttlMs !== undefined) seat.heldSince ??= sentAt;
+    options.placed(place);
+  }
+}
+
+/** Until another look is worthwhile. Throws Gone when our own place is lost meanwhile. */
+async function vacancy(
+  backend: Backend,
+  { place, renewal }: Leadership,
+  waiting: Waiting,
+  signal: AbortSignal,
+): Promise<void> {
+  const over = new AbortController();
+  const within = AbortSignal.any([signal, over.signal]);
+  try {
+    const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
+    const gone = await Promise.race([
+      backend.vacancy(place, waiting, within),
+      pause(LOOK_AGAIN_MS * (1 + Math.random() / 2), within),
+      lost,
+    ]);
+    if (gone) throw gone;
+    signal.throwIfAborted();
+  } finally {
+    over.abort();
+  }
+}
+
+const isNews = (standing: Waiting, before: Waiting | undefined): boolean =>
+  before === undefined || standing.leader !== before.leader || standing.position !== before.position;
+
+const pick = ({ leader, since, position }: Waiting) => ({ leader, since, position });

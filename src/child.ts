@@ -1,0 +1,103 @@
+import { readFileSync, realpathSync } from 'node:fs';
+import { basename } from 'node:path';
+import { execa } from 'execa';
+import { lookUpCommand } from './lookup.ts';
+import { openPidfd, waitStatusOf } from './native.ts';
+import { signalName, signalNumber, signalStatus } from './outcome.ts';
+import { readProc } from './proc.ts';
+
+export interface Child {
+  pid: number;
+  startedAt: string;
+  /** Never rejects. */
+  ended: Promise<ChildEnd>;
+}
+
+export interface ChildEnd {
+  /** What a shell would have in `$?`: the exit status, or 128+n for death by signal n. */
+  status: number;
+  signal: string | undefined;
+}
+
+export interface ChildOptions {
+  command: string;
+  args: string[];
+  env: NodeJS.ProcessEnv;
+  /** A session and process group of its own; not at a terminal, which it would lose. */
+  ownGroup: boolean;
+  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. */
+  inheritFd: number | undefined;
+}
+
+/**
+ * Starts the command with our own stdin, stdout and stderr. The kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG,
+ * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
+ */
+export async function startChild(options: ChildOptions): Promise<Child> {
+  const tether = setpriv();
+  const [file, ...args] = [...(tether ? [tether, '--pdeathsig', 'KILL', '--'] : []), options.command, ...options.args];
+  const subprocess = execa(file!, args, {
+    stdio: ['inherit', 'inherit', 'inherit', ...(options.inheritFd === undefined ? [] : [options.inheritFd as never])],
+    env: options.env,
+    extendEnv: false,
+    detached: options.ownGroup,
+    cleanup: false,
+    buffer: false,
+    reject: false,
+  });
+  if (subprocess.pid === undefined)
+    throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
+  const pidfd = openPidfd(subprocess.pid);
+  const startedAt = readProc(subprocess.pid)?.startedAt ?? '';
+  const ended = subprocess.then(({ exitCode, signal }) => endOf(exitCode, signal, pidfd));
+  return { pid: subprocess.pid, startedAt, ended };
+}
+
+function endOf(exitCode: number | undefined, signal: string | undefined, pidfd: number | undefined): ChildEnd {
+  if (signal) return { status: signalStatus(signalNumber(signal)), signal };
+  // Node tells death by a real-time signal as exit code 0 and no signal: ask the kernel which of the two it was.
+  const killedBy = exitCode === 0 && pidfd !== undefined ? (waitStatusOf(pidfd) ?? 0) & 0x7f : 0;
+  if (killedBy) return { status: signalStatus(killedBy), signal: signalName(killedBy) };
+  return { status: exitCode ?? signalStatus(signalNumber('SIGKILL')), signal: undefined };
+}
+
+/** setpriv(1) of util-linux; that of busybox cannot do it. */
+function setpriv(): string | undefined {
+  try {
+    const file = lookUpCommand('setpriv');
+    return basename(realpathSync(file)) === 'setpriv' ? file : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */
+export function hasTerminal(): boolean {
+  const stat = readFileSync('/proc/self/stat', 'latin1');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0';
+}
+
+/** Not for the child: they belong to whoever talks to the service manager, and secrets of ours. */
+const WITHHELD = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
+
+export interface ChildFacts {
+  token: bigint;
+  election: string;
+  id: string;
+  backendUrl: string;
+  ttlMs: number;
+}
+
+/** Set last, so that they win over what was inherited: an elect-run inside an elect-run shows the inner ones. */
+export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts): NodeJS.ProcessEnv {
+  const env = { ...inherited };
+  for (const name of WITHHELD) delete env[name];
+  return {
+    ...env,
+    FENCING_TOKEN: String(facts.token),
+    ELECT_RUN_ELECTION: facts.election,
+    ELECT_RUN_ID: facts.id,
+    ELECT_RUN_BACKEND: facts.backendUrl,
+    ELECT_RUN_TTL_MS: String(facts.ttlMs),
+  };
+}

@@ -1,0 +1,88 @@
+import { Command, CommanderError, Option } from 'commander';
+import { LOG_FORMATS, type Options } from './config.ts';
+import { EXIT, Failure } from './outcome.ts';
+
+export interface Invocation {
+  options: Options;
+  command: string;
+  args: string[];
+}
+
+const EXAMPLES = `
+Examples:
+  elect-run -- ./job.sh                                       one at a time on this host
+  elect-run --backend etcd://e1:2379,e2:2379 -- ./job.sh      one at a time on all hosts
+  elect-run -b etcd -n nightly --no-wait -- python3 job.py    run it unless somebody does
+
+Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 77 refused,
+79 leadership lost and the command stopped, 126/127 command not executable/not found, 128+n signal n.`;
+
+function program(version: string): Command {
+  const option = (flags: string, description: string) => {
+    const made = new Option(flags, description);
+    const isHelp = made.long === '--no-wait';
+    return made.env(`ELECT_RUN_${(isHelp ? 'no-wait' : made.name()).toUpperCase().replaceAll('-', '_')}`);
+  };
+  return new Command('elect-run')
+    .description('Run COMMAND while, and only while, this candidate leads its election.')
+    .usage('[options] -- COMMAND [ARG…]')
+    .argument('[command...]', 'the command and its arguments')
+    .addOption(option('-b, --backend <name|url>', 'file[:DIR] or etcd[://host:port,…]').default('file'))
+    .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
+    .addOption(option('--id <label>', 'how others see us; default: the host name'))
+    .addOption(option('--ttl <duration>', "the lease's length (default: 15s)"))
+    .addOption(option('--renew-every <duration>', 'default: a third of the ttl'))
+    .addOption(option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'))
+    .addOption(option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'))
+    .addOption(option('--wait <duration>', 'how long to campaign; default: for ever'))
+    .addOption(new Option('--no-wait', 'one attempt, then exit 75 (or 69)'))
+    .addOption(option('--on-lost <what>', 'exit or rejoin').default('exit'))
+    .addOption(option('--stop-timeout <duration>', 'KILL so long after a forwarded TERM; default: never'))
+    .addOption(option('--exit-code-standby <n>', 'instead of 75'))
+    .addOption(option('--exit-code-lost <n>', 'instead of 79'))
+    .addOption(option('--cacert <file>', 'the CA of the store'))
+    .addOption(option('--cert <file>', 'our certificate'))
+    .addOption(option('--key <file>', "our certificate's key"))
+    .addOption(option('--user <user[:password]>', 'the user of the store'))
+    .addOption(option('--password-file <file>', 'the file with the password'))
+    .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
+    .addOption(option('-q, --quiet', 'warnings and errors only'))
+    .addOption(
+      new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces')
+        .argParser((_value, before: number) => before + 1)
+        .default(0, ''),
+    )
+    .version(version, '-V, --version')
+    .helpOption('-h, --help')
+    .addHelpText('after', EXAMPLES)
+    .passThroughOptions()
+    .exitOverride()
+    .configureOutput({ writeErr: () => {}, outputError: () => {} });
+}
+
+/**
+ * Reads the command line, with ELECT_RUN_* variables as defaults. Returns undefined when help or the version was printed. Throws a usage Failure.
+ */
+export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version: string): Invocation | undefined {
+  const command = program(version);
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return undefined;
+    throw new Failure(
+      EXIT.usage,
+      `${error.message.replace(/^error: /, '').replaceAll('\n', ' ')}; see elect-run --help`,
+    );
+  }
+  const [file, ...args] = command.args;
+  if (file === undefined)
+    throw new Failure(EXIT.usage, 'no command; write: elect-run [options] -- COMMAND [ARG…]; see elect-run --help');
+  const options = command.opts<Options>();
+  // commander takes --wait and --no-wait for one option, of which the last one wins.
+  if (argv.slice(0, argv.indexOf(file)).includes('--no-wait') && typeof options.wait === 'string') {
+    throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
+  }
+  const noWait = env.ELECT_RUN_NO_WAIT;
+  return { options: { ...options, ...(noWait === undefined ? {} : { noWait }) }, command: file, args };
+}

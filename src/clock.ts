@@ -1,0 +1,40 @@
+import { uptime } from 'node:os';
+
+/**
+ * Milliseconds since boot, time asleep included (CLOCK_BOOTTIME); never moves with the wall clock.
+ *
+ * Node's own clocks are CLOCK_MONOTONIC, which stands still while the machine is suspended (clock_gettime(2)), so a lease
+ * could run out during a nap without a timer noticing. /proc/uptime counts the nap, in steps of 10 ms (proc(5)). Hence: monotonic time, plus the
+ * nap as seen in uptime.
+ */
+export function now(): number {
+  const before = performance.now();
+  const uptimeMs = uptime() * 1000;
+  const monotonic = performance.now();
+  // Stopped between the two readings (SIGSTOP, a busy machine): they do not belong together.
+  if (monotonic - before > STEP_MS) return now();
+  const aheadMs = uptimeMs - monotonic - origin;
+  return origin + monotonic + (aheadMs > 2 * STEP_MS ? aheadMs : 0);
+}
+
+const STEP_MS = 10;
+const origin = uptime() * 1000 - performance.now();
+
+/** A `now()` as /proc/uptime in hundredths of a second, the clock that a shell can read. */
+export function toCentiseconds(at: number): number {
+  return Math.floor(at / 10);
+}
+
+/** Resolves after the time, or as soon as the signal is aborted: never rejects. */
+export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) return resolve();
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, durationMs);
+    signal?.addEventListener('abort', done);
+  });
+}

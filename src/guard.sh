@@ -1,0 +1,67 @@
+#!/bin/sh
+# elect-run-guard: the last line of defence, in a session of its own. It ends the child's tree when the lease is about to run out and
+# elect-run has not said that it was renewed, or as soon as elect-run is gone. It covers what elect-run cannot: its own SIGKILL, SIGSTOP,
+# OOM kill, a blocked event loop.
+#
+#   guard.sh elect-run-guard NODE CLEANUP
+#
+# On stdin, one line each; its end means that elect-run is dead:
+#   job TARGET      what kill(1) is to be given: -PGID, or the PID of a child that shares elect-run's group
+#   facts JSON      what the clean-up has to know (the tree's marks, the store, our place there). Kept in memory only: it may hold a password
+#   until N         the lease is good until N, in hundredths of a second of /proc/uptime, a clock that never jumps
+#   forever         there is nothing that runs out
+#   down            stand down: the tree is dead
+# On stdout: "ready", and "armed N" for each "until" and "forever".
+set -u
+node=$2 cleanup=$3
+job='' facts='{}' alarm='' nap=''
+
+kill_job() { [ -z "$job" ] || kill -s KILL -- "$job" 2>/dev/null; }
+
+# What left the group is found and ended by a program that can read /proc; it is started only now, for its size.
+clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
+
+# Sleeps in pieces, since a sleep may be ended from outside, and looks at the clock again before it acts.
+watch_the_clock() {
+  trap 'kill "$nap" 2>/dev/null; exit 0' TERM
+  while
+    read -r up _ </proc/uptime
+    left=$(($1 - ${up%.*}${up#*.}))
+    [ "$left" -gt 0 ]
+  do
+    part=$((left % 100))
+    [ "$part" -gt 9 ] || part=0$part
+    sleep "$((left / 100)).$part" &
+    nap=$!
+    wait "$nap"
+  done
+  kill_job
+  clean_up end
+}
+
+disarm() {
+  [ -z "$alarm" ] || kill -s TERM "$alarm" 2>/dev/null
+  alarm=''
+}
+
+arm() {
+  disarm
+  [ "$until" = forever ] || { watch_the_clock "$until" </dev/null >/dev/null & alarm=$!; }
+}
+
+# A service manager that ends a unit signals all of its processes. The guard goes when elect-run is gone, not before.
+trap '' HUP INT QUIT TERM
+until=forever
+echo ready
+while IFS=' ' read -r word rest; do
+  case $word in
+    until) until=$rest && arm && echo "armed $rest" ;;
+    forever) until=forever && arm; echo "armed forever" ;;
+    job) job=$rest && arm ;;
+    facts) facts=$rest && arm ;;
+    down) disarm && exit 0 ;;
+  esac
+done
+kill_job
+disarm
+clean_up release

@@ -1,0 +1,141 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { toCentiseconds } from './clock.ts';
+import type { Report } from './events.ts';
+import { trySignal } from './tree.ts';
+
+const SCRIPT = fileURLToPath(new URL('./guard.sh', import.meta.url));
+const CLEANUP = fileURLToPath(new URL('./cleanup.js', import.meta.url));
+
+/** A guard that does not answer within this time is taken for frozen, and replaced. */
+const ANSWER_MS = 1000;
+/** So many guards in a row that never got ready: it cannot be had here. */
+const MOST_FAILURES = 3;
+
+/**
+ * Our side of guard.sh. It is told everything before it can matter, and replaced at once when it dies or freezes. `failed` resolves
+ * when it cannot be replaced: the child must not run without it.
+ */
+export class Guard {
+  readonly failed: Promise<string>;
+  /** Sessions of all guards there were: a dead one may leave its alarm behind. */
+  readonly sessions: number[] = [];
+  readonly #report: Report;
+  #process!: ChildProcessByStdio<Writable, Readable, null>;
+  #job: string | undefined;
+  #facts = '{}';
+  #until = 'forever';
+  #armed: string | undefined;
+  #whenArmed: (() => void)[] = [];
+  #answerBy: NodeJS.Timeout | undefined;
+  #isStandingDown = false;
+  #failures = 0;
+  #fail!: (reason: string) => void;
+
+  constructor(report: Report) {
+    this.#report = report;
+    this.failed = new Promise((resolve) => {
+      this.#fail = resolve;
+    });
+    this.#start();
+  }
+
+  /** The child's process group, or the child alone where it shares ours. Undefined: there is no child. */
+  setJob(target: number | undefined): void {
+    this.#job = target === undefined ? '' : String(target);
+    this.#tell(`job ${this.#job}`);
+  }
+
+  /** What the clean-up has to know, as JSON. It goes through a pipe and stays in memory. */
+  setFacts(facts: unknown): void {
+    this.#facts = JSON.stringify(facts);
+    this.#tell(`facts ${this.#facts}`);
+  }
+
+  /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
+  setDeadline(at: number): void {
+    this.#until = at === Number.POSITIVE_INFINITY ? 'forever' : String(toCentiseconds(at));
+    this.#arm();
+  }
+
+  /** Resolves once the guard has confirmed the deadline that it was last given. */
+  async armed(): Promise<void> {
+    if (this.#armed === this.#until) return;
+    await new Promise<void>((resolve) => this.#whenArmed.push(resolve));
+  }
+
+  /** The tree is dead: the guard ends without a trace. */
+  async standDown(): Promise<void> {
+    this.#isStandingDown = true;
+    clearTimeout(this.#answerBy);
+    if (this.#process.exitCode !== null || this.#process.pid === undefined) return;
+    const ended = new Promise<void>((resolve) => this.#process.once('exit', () => resolve()));
+    this.#tell('down');
+    const impatience = setTimeout(() => this.#end(), ANSWER_MS);
+    await ended;
+    clearTimeout(impatience);
+  }
+
+  #start(): void {
+    const guard = spawn('/bin/sh', [SCRIPT, 'elect-run-guard', process.execPath, CLEANUP], {
+      detached: true,
+      stdio: ['pipe', 'pipe', 'inherit'],
+      cwd: '/',
+    });
+    this.#process = guard;
+    this.#armed = undefined;
+    if (guard.pid !== undefined) this.sessions.push(guard.pid);
+    guard.stdin.on('error', () => {}); // its death is told by `exit`
+    guard.once('error', (error) => this.#replace(error.message));
+    guard.once('exit', (code, signal) => {
+      if (guard === this.#process) this.#replace(`it ended with ${signal ?? code}`);
+    });
+    createInterface({ input: guard.stdout }).on('line', (line) => {
+      const [word, value] = line.split(' ');
+      if (guard !== this.#process || word !== 'armed') return;
+      this.#failures = 0;
+      this.#armed = value;
+      if (this.#armed !== this.#until) return;
+      clearTimeout(this.#answerBy);
+      for (const resolve of this.#whenArmed.splice(0)) resolve();
+    });
+    if (this.#facts !== '{}') this.#tell(`facts ${this.#facts}`);
+    if (this.#job !== undefined) this.#tell(`job ${this.#job}`);
+    this.#arm();
+  }
+
+  #arm(): void {
+    this.#tell(this.#until === 'forever' ? 'forever' : `until ${this.#until}`);
+    clearTimeout(this.#answerBy);
+    const guard = this.#process;
+    // Timers run before input is read: after a stall of our own the answer may lie in the pipe.
+    this.#answerBy = setTimeout(() => {
+      setImmediate(() => {
+        if (guard === this.#process && this.#armed !== this.#until) this.#replace('it does not answer');
+      });
+    }, ANSWER_MS);
+    this.#answerBy.unref();
+  }
+
+  #replace(reason: string): void {
+    if (this.#isStandingDown) return;
+    this.#end();
+    if (++this.#failures > MOST_FAILURES) {
+      this.#fail(reason);
+      return;
+    }
+    this.#report({ type: 'guard-replaced', reason });
+    this.#start();
+  }
+
+  /** Its alarm must not outlive it, either: the deadline that it waits for has been moved. */
+  #end(): void {
+    if (this.#process.pid !== undefined) trySignal(-this.#process.pid, 'SIGKILL');
+  }
+
+  #tell(line: string): void {
+    this.#process.stdin.write(`${line}\n`);
+  }
+}

@@ -1,0 +1,46 @@
+import { accessSync, constants, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { EXIT, Failure } from './outcome.ts';
+
+/**
+ * Finds COMMAND as execvp(3) would, before campaigning, so that a typing error does not wait in line for hours. Throws a
+ * Failure with 127 (not found) or 126 (found, but cannot be executed).
+ */
+export function lookUpCommand(command: string, path = process.env.PATH): string {
+  if (command.includes('/')) {
+    const problem = whyNotExecutable(command);
+    if (problem) throw new Failure(problem.code, `cannot run ${command}: ${problem.message}`);
+    return command;
+  }
+  let worst: Problem | undefined;
+  for (const directory of (path ?? '/usr/local/bin:/bin:/usr/bin').split(':')) {
+    const candidate = join(directory || '.', command);
+    const problem = whyNotExecutable(candidate);
+    if (!problem) return candidate;
+    if (problem.code === EXIT.cannotExecute && problem.message !== IS_DIRECTORY) worst = problem;
+  }
+  if (worst) throw new Failure(worst.code, `cannot run ${command}: ${worst.message}`);
+  throw new Failure(EXIT.notFound, `cannot run ${command}: not found in PATH`);
+}
+
+const IS_DIRECTORY = 'it is a directory';
+
+interface Problem {
+  code: number;
+  message: string;
+}
+
+function whyNotExecutable(file: string): Problem | undefined {
+  try {
+    if (statSync(file).isDirectory()) return { code: EXIT.cannotExecute, message: IS_DIRECTORY };
+    accessSync(file, constants.X_OK);
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return { code: EXIT.notFound, message: 'no such file' };
+    return {
+      code: EXIT.cannotExecute,
+      message: code === 'EACCES' ? 'permission denied (is it executable?)' : String(code),
+    };
+  }
+}

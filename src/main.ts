@@ -1,0 +1,59 @@
+import { readFileSync } from 'node:fs';
+import { openBackend } from './backends/index.ts';
+import { readCommandLine } from './cli.ts';
+import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
+import type { Report } from './events.ts';
+import { lookUpCommand } from './lookup.ts';
+import { EXIT, Failure } from './outcome.ts';
+import { logReporter } from './report/log.ts';
+import { run } from './run.ts';
+import { Signals } from './signals.ts';
+
+/** The only place that reads argv and the environment, and that sets the exit code. */
+async function main(): Promise<number> {
+  const signals = new Signals();
+  let report = logReporter('plain', { quiet: false, verbose: 0 });
+  try {
+    const invocation = readCommandLine(process.argv.slice(2), process.env, version());
+    if (!invocation) return 0;
+    const { options, command, args } = invocation;
+    report = await reporter(
+      oneOf('--log-format', options.logFormat, LOG_FORMATS),
+      options.quiet ?? false,
+      options.verbose,
+    );
+    const config = readConfig(options, command, args, process.env);
+    lookUpCommand(command);
+    const candidate = {
+      election: config.election,
+      id: config.id,
+      ttlMs: config.timing.ttlMs,
+      requestMs: config.timing.requestMs,
+    };
+    return await run(config, await openBackend(config.backend, candidate), candidate, report, signals);
+  } catch (error) {
+    const { message, stack } = error as Error;
+    if (message)
+      report({
+        type: 'failed',
+        message: error instanceof Failure ? message : `a fault of elect-run: ${message}`,
+        stack,
+      });
+    return error instanceof Failure ? error.code : EXIT.software;
+  }
+}
+
+async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, verbose: number): Promise<Report> {
+  const isForPeople = format === 'pretty' || (format === 'auto' && process.stderr.isTTY === true);
+  const lines = logReporter(isForPeople ? 'pretty' : format, { quiet, verbose });
+  if (!isForPeople || quiet) return lines;
+  const { canSpin, withSpinner } = await import('./report/spinner.ts');
+  return canSpin() ? withSpinner(lines) : lines;
+}
+
+function version(): string {
+  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
+}
+
+// exit() rather than an empty event loop: a client library may keep a connection open.
+main().then((status) => process.exit(status));

@@ -1,0 +1,83 @@
+import { createRequire } from 'node:module';
+import type koffi from 'koffi';
+
+/**
+ * The few calls of libc for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2). Loading costs about 6 ms,
+ * so it happens when the first of them is needed.
+ */
+interface Libc {
+  flock(fd: number, operation: number): number;
+  prctl(option: number, a: number, b: number, c: number, d: number): number;
+  waitpid(pid: number, status: null, options: number): number;
+  syscall(number: number, ...typed: unknown[]): number;
+  ioctl(fd: number, request: number, ...typed: unknown[]): number;
+  errno(): number;
+}
+
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+  if (!loaded) {
+    const ffi: typeof koffi = createRequire(import.meta.url)('koffi');
+    const library = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
+    loaded = {
+      flock: library.func('int flock(int, int)'),
+      prctl: library.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
+      waitpid: library.func('int waitpid(int, void *, int)'),
+      syscall: library.func('long syscall(long, ...)'),
+      ioctl: library.func('int ioctl(int, unsigned long, ...)'),
+      errno: ffi.errno,
+    };
+  }
+  return loaded;
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const EWOULDBLOCK = 11;
+
+/** Takes the exclusive flock(2) of an open file, without waiting. False: somebody else has it. Throws what the kernel says otherwise (ENOLCK, EINTR …). */
+export function tryLock(fd: number): boolean {
+  if (libc().flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  const errno = libc().errno();
+  if (errno === EWOULDBLOCK) return false;
+  throw Object.assign(new Error(`flock failed with errno ${errno}`), { errno });
+}
+
+const PR_SET_CHILD_SUBREAPER = 36;
+
+/**
+ * From now on a descendant whose parent died becomes our child, not init's (prctl(2), PR_SET_CHILD_SUBREAPER, Linux 3.4): what
+ * daemonizes cannot leave the tree while we live. False where the kernel does not do it.
+ */
+export function becomeSubreaper(): boolean {
+  return libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) === 0;
+}
+
+const WNOHANG = 1;
+
+/** Takes a dead adopted child out of the process table. Never to be called for a child that Node started: Node waits for those itself. */
+export function reap(pid: number): void {
+  libc().waitpid(pid, null, WNOHANG);
+}
+
+const SYS_pidfd_open = 434; // the same number on every architecture, pidfd_open(2)
+const PIDFD_INFO_EXIT = 1n << 3n;
+const PIDFD_INFO_SIZE = 64;
+const PIDFD_INFO_EXIT_CODE_OFFSET = 60;
+const PIDFD_GET_INFO = 3 * 2 ** 30 + PIDFD_INFO_SIZE * 2 ** 16 + 0xff * 2 ** 8 + 11; // _IOWR(0xFF, 11, struct pidfd_info), linux/pidfd.h
+
+/** A handle on this very process, or undefined before Linux 5.3. */
+export function openPidfd(pid: number): number | undefined {
+  const fd = libc().syscall(SYS_pidfd_open, 'int', pid, 'unsigned int', 0);
+  return fd < 0 ? undefined : fd;
+}
+
+/** The raw wait(2) status of a process that was already reaped, or undefined before Linux 6.15. */
+export function waitStatusOf(pidfd: number): number | undefined {
+  const info = Buffer.alloc(PIDFD_INFO_SIZE);
+  info.writeBigUInt64LE(PIDFD_INFO_EXIT, 0);
+  if (libc().ioctl(pidfd, PIDFD_GET_INFO, 'void *', info) !== 0) return undefined;
+  if ((info.readBigUInt64LE(0) & PIDFD_INFO_EXIT) === 0n) return undefined;
+  return info.readInt32LE(PIDFD_INFO_EXIT_CODE_OFFSET);
+}

@@ -1,0 +1,71 @@
+import { readdirSync, readFileSync } from 'node:fs';
+
+/** One line of /proc/PID/stat: what is needed to tell whose a process is (proc(5)). */
+export interface Proc {
+  pid: number;
+  parent: number;
+  group: number;
+  session: number;
+  /** Clock ticks since boot at which it started. With the pid it names one process for ever: a pid that was used again has another. */
+  startedAt: string;
+}
+
+const PF_KTHREAD = 0x00200000; // include/linux/sched.h
+
+/** Undefined when there is no such process, or only its zombie: dead means dead. */
+export function readProc(pid: number): Proc | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return undefined;
+  }
+  // The command's name stands in parentheses and may itself contain spaces and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  if (isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
+  return {
+    pid,
+    parent: Number(fields[1]),
+    group: Number(fields[2]),
+    session: Number(fields[3]),
+    startedAt: fields[19]!,
+  };
+}
+
+const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
+
+export function readAllProcs(): Proc[] {
+  const procs: Proc[] = [];
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name);
+    const proc = Number.isInteger(pid) ? readProc(pid) : undefined;
+    if (proc) procs.push(proc);
+  }
+  return procs;
+}
+
+/** Is this very process alive? */
+export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): boolean {
+  return readProc(pid)?.startedAt === startedAt;
+}
+
+/** Our children, zombies included, or undefined where the kernel was built without CONFIG_PROC_CHILDREN. */
+export function ownChildren(): number[] | undefined {
+  try {
+    // Children of any of our threads are listed with the thread that started them; adopted ones with the main thread.
+    const tasks = readdirSync('/proc/self/task');
+    const listed = tasks.map((task) => readFileSync(`/proc/self/task/${task}/children`, 'latin1'));
+    return listed.join(' ').split(' ').filter(Boolean).map(Number);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. */
+export function hasInEnvironment(pid: number, assignment: string): boolean {
+  try {
+    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}\0`.includes(`\0${assignment}\0`);
+  } catch {
+    return false;
+  }
+}

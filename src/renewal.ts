@@ -1,0 +1,125 @@
+import { type Backend, Gone, type Place } from './backend.ts';
+import { now, pause } from './clock.ts';
+import type { Timing } from './timing.ts';
+
+/** Nothing that was due is noticed later than this: timers stand still while the machine sleeps, and a check is cheap. */
+const TICK_MS = 250;
+/** After a request that failed at once (connection refused): the pause before the next. */
+const RETRY_MS = 200;
+
+export interface RenewalHooks {
+  /** The store confirmed; the place stands until `expiresAt`. */
+  confirmed(expiresAt: number, tookMs: number): void;
+  /** A renewal went unanswered: "don't know". */
+  unanswered(reason: string): void;
+}
+
+/**
+ * Keeps a place in the store alive on a timer of its own, and is the sole owner of its deadline. The deadline counts from the moment before
+ * the confirmed request was sent. Once `killAt` has passed it stays passed: a late answer revives nothing.
+ */
+export class Renewal {
+  /** The store said that the place is gone. */
+  readonly gone: Promise<Gone>;
+  /** `stopAt` has come: the child has to be stopped now to be dead in time. */
+  readonly stopDue: Promise<void>;
+  /** `killAt` has come: nothing of the child may run on. */
+  readonly killDue: Promise<void>;
+  /** A `now()`; Infinity while nothing of ours in the store runs out. */
+  expiresAt = Number.POSITIVE_INFINITY;
+
+  readonly #backend: Backend;
+  readonly #place: Place;
+  readonly #timing: Timing;
+  readonly #hooks: RenewalHooks;
+  readonly #end = new AbortController();
+  #isStarted = false;
+  #isOver = false;
+  #tick: NodeJS.Timeout | undefined;
+  #sayGone!: (gone: Gone) => void;
+  #sayStop!: () => void;
+  #sayKill!: () => void;
+
+  constructor(backend: Backend, place: Place, timing: Timing, hooks: RenewalHooks) {
+    this.#backend = backend;
+    this.#place = place;
+    this.#timing = timing;
+    this.#hooks = hooks;
+    this.gone = new Promise((resolve) => {
+      this.#sayGone = resolve;
+    });
+    this.stopDue = new Promise((resolve) => {
+      this.#sayStop = resolve;
+    });
+    this.killDue = new Promise((resolve) => {
+      this.#sayKill = resolve;
+    });
+  }
+
+  get killAt(): number {
+    return this.expiresAt - this.#timing.marginMs;
+  }
+
+  get stopAt(): number {
+    return this.killAt - this.#timing.graceMs;
+  }
+
+  /** The place came into being by a request that was sent at `sentAt`. Later calls do nothing. */
+  start(sentAt: number): void {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    this.#confirm(sentAt, this.#place.ttlMs);
+    this.#tick = setInterval(() => this.check(), TICK_MS);
+    this.#backend.gone(this.#place, this.#end.signal).then(this.#sayGone);
+    this.#renewForEver(sentAt);
+  }
+
+  /** Looks at the clock and says what has come due. To be called first after anything that may have been a stall. Returns whether the place still stands. */
+  check(): boolean {
+    const at = now();
+    if (at >= this.stopAt) this.#sayStop();
+    if (at >= this.killAt) {
+      this.#isOver = true;
+      this.#sayKill();
+    }
+    return !this.#isOver;
+  }
+
+  end(): void {
+    clearInterval(this.#tick);
+    this.#end.abort(new Error('renewal ended'));
+  }
+
+  #confirm(sentAt: number, ttlMs: number | undefined): void {
+    const expiresAt = ttlMs === undefined ? Number.POSITIVE_INFINITY : sentAt + ttlMs;
+    if (this.#isStarted && this.expiresAt !== Number.POSITIVE_INFINITY && expiresAt < this.expiresAt) return;
+    this.expiresAt = expiresAt;
+    this.#hooks.confirmed(expiresAt, now() - sentAt);
+  }
+
+  async #renewForEver(lastSentAt: number): Promise<void> {
+    const { signal } = this.#end;
+    let dueAt = lastSentAt + this.#timing.renewEveryMs;
+    for (;;) {
+      await pause(Math.max(0, dueAt - now()), signal);
+      if (signal.aborted || !this.check()) return;
+      const sentAt = now();
+      try {
+        const within = AbortSignal.any([signal, AbortSignal.timeout(this.#timing.requestMs)]);
+        const ttlMs = await this.#backend.renew(this.#place, within);
+        if (signal.aborted || !this.check()) return;
+        this.#confirm(sentAt, this.#place.ttlMs === undefined ? undefined : ttlMs);
+        dueAt = sentAt + this.#timing.renewEveryMs;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof Gone) {
+          this.#sayGone(error);
+          return;
+        }
+        if (!this.check()) return;
+        this.#hooks.unanswered((error as Error).message);
+        dueAt = now() + Math.min(RETRY_MS, this.#timing.requestMs);
+      }
+    }
+  }
+}

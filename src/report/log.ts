@@ -1,0 +1,125 @@
+import { fstatSync, writeSync } from 'node:fs';
+import { type LogFormat, printable } from '../config.ts';
+import { formatDuration } from '../durations.ts';
+import { type Event, type Level, levelOf, type Report } from '../events.ts';
+
+const LOUDNESS: Record<Level, number> = { error: 0, warn: 1, info: 2, debug: 3 };
+
+/** -q: warnings and errors. Default: each transition. -v: renewals and signals. -vv: stack traces as well. */
+export interface Verbosity {
+  quiet: boolean;
+  verbose: number;
+}
+
+/** One line of text per event, without level or time: what a person reads. */
+export function describe(event: Event): string {
+  switch (event.type) {
+    case 'campaigning':
+      return `campaigning for ${event.election} on ${event.backend} as ${event.id}`;
+    case 'unreachable':
+      return `the store cannot be reached (${event.reason}); next try in ${formatDuration(event.retryInMs)}`;
+    case 'standby': {
+      const since = event.since ? ` since ${event.since}` : '';
+      const place = event.position ? `; we are number ${event.position} in line` : '';
+      return `standing by: ${event.leader ? printable(event.leader) : 'somebody else'} leads${since}${place}`;
+    }
+    case 'elected':
+      return `elected leader of ${event.election} with token ${event.token}`;
+    case 'started':
+      return `started ${event.command} (pid ${event.pid})`;
+    case 'renewed':
+      return `lease renewed in ${event.tookMs}ms, good for ${formatDuration(event.validForMs)}`;
+    case 'suspended':
+      return `leadership in doubt: ${event.reason}; the child is stopped in ${formatDuration(event.stopInMs)} unless a renewal gets through`;
+    case 'resumed':
+      return 'leadership confirmed again';
+    case 'stepping-down':
+      return event.killInMs > 0
+        ? `stepping down: ${event.reason}; TERM to the child now, KILL in ${formatDuration(event.killInMs)}`
+        : `stepping down: ${event.reason}; KILL to the child now`;
+    case 'deposed':
+      return `leadership lost, the child is stopped: ${event.reason}`;
+    case 'signalled':
+      return event.forwarded ? `${event.signal} passed on to the child` : `${event.signal} received`;
+    case 'ended':
+      return event.signal ? `the child died of ${event.signal}` : `the child ended with status ${event.status}`;
+    case 'leftovers':
+      return `the child left ${event.pids.length} processes behind (${event.pids.join(', ')}): ending them`;
+    case 'guard-replaced':
+      return `the guard was replaced: ${event.reason}`;
+    case 'resigned':
+      return 'lease given back';
+    case 'left-to-expire':
+      return `the lease is left to run out: ${event.reason}`;
+    case 'warning':
+    case 'failed':
+      return event.message;
+  }
+}
+
+/** Always synchronous and never through process.stderr, which would make the descriptor that the child shares non-blocking. */
+export function writeLine(line: string): void {
+  const bytes = Buffer.from(`${line}\n`);
+  for (let written = 0; written < bytes.length; ) {
+    try {
+      written += writeSync(2, bytes, written);
+    } catch (error) {
+      // Whoever reads our messages may be slow (EAGAIN) or gone: the child matters more.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return;
+    }
+  }
+}
+
+/** systemd sets JOURNAL_STREAM to the device and inode of the journal's socket (systemd.exec(5)). */
+function isJournal(): boolean {
+  try {
+    const { dev, ino } = fstatSync(2);
+    return process.env.JOURNAL_STREAM === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
+}
+
+const PRIORITY: Record<Level, number> = { error: 3, warn: 4, info: 6, debug: 7 }; // sd-daemon(3)
+const COLOUR: Record<Level, string> = { error: '31', warn: '33', info: '36', debug: '2' };
+
+function formatter(format: LogFormat): (event: Event) => string {
+  switch (format) {
+    case 'json':
+      return (event) => JSON.stringify(fields(event));
+    case 'logfmt':
+      return (event) =>
+        Object.entries(fields(event))
+          .map(([key, value]) => `${key}=${logfmtValue(value)}`)
+          .join(' ');
+    case 'pretty': {
+      const isColourful = process.env.NO_COLOR === undefined || process.env.NO_COLOR === '';
+      const paint = (text: string, level: Level) => (isColourful ? `\u001b[${COLOUR[level]}m${text}\u001b[0m` : text);
+      return (event) => `${paint('elect-run', levelOf(event))} ${describe(event)}`;
+    }
+    case 'plain':
+      return (event) => `elect-run: ${describe(event)}`;
+    case 'auto':
+      if (isJournal()) return (event) => `<${PRIORITY[levelOf(event)]}>${describe(event)}`;
+      return formatter('plain');
+  }
+}
+
+function fields({ type, ...rest }: Event) {
+  return { time: new Date().toISOString(), level: levelOf({ type, ...rest } as Event), event: type, ...rest };
+}
+
+function logfmtValue(value: unknown): string {
+  const text = Array.isArray(value) ? value.join(',') : String(value ?? '');
+  return /^[\w.:/@+-]+$/.test(text) ? text : JSON.stringify(text);
+}
+
+/** Lines on stderr, in one of the formats; what is too quiet for the verbosity is left out. */
+export function logReporter(format: LogFormat, { quiet, verbose }: Verbosity): Report {
+  const loudest = quiet ? 1 : verbose > 0 ? 3 : 2;
+  const line = formatter(format);
+  return (event) => {
+    if (LOUDNESS[levelOf(event)] <= loudest) writeLine(line(event));
+    if (event.type === 'failed' && verbose > 1 && event.stack && format !== 'json') writeLine(event.stack);
+  };
+}

@@ -1,0 +1,427 @@
+import { Adoption } from './adoption.ts';
+import { type Backend, Gone, Refused, Unusable } from './backend.ts';
+import type { Candidate } from './backends/index.ts';
+import { campaign, type Leadership, NotElected } from './campaign.ts';
+import { type Child, childEnvironment, hasTerminal, startChild } from './child.ts';
+import type { Facts } from './cleanup.ts';
+import { now, pause } from './clock.ts';
+import type { Config } from './config.ts';
+import { formatDuration } from './durations.ts';
+import type { Report } from './events.ts';
+import { Guard } from './guard.ts';
+import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
+import { readProc } from './proc.ts';
+import type { Renewal } from './renewal.ts';
+import { endsCampaign, type Signals } from './signals.ts';
+import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { Witness } from './witness.ts';
+
+/**
+ * The story: campaign → confirm → run the child → its end or the end of leadership → the tree is dead → give the lease back.
+ * Resolves with the exit status.
+ */
+export async function run(
+  config: Config,
+  backend: Backend,
+  candidate: Candidate,
+  report: Report,
+  signals: Signals,
+): Promise<number> {
+  const term = new Term(config, backend, candidate, report, signals);
+  report({ type: 'campaigning', election: config.election, backend: backend.url, id: config.id });
+  try {
+    for (;;) {
+      const outcome = await term.serve(await term.campaign());
+      if (outcome.type === 'ended') return outcome.status;
+      if (outcome.type === 'lost' && !config.rejoin) return config.exitCodes.lost;
+    }
+  } finally {
+    await term.end();
+  }
+}
+
+type Outcome =
+  | { type: 'ended'; status: number }
+  /** Deposed, the child was stopped. */
+  | { type: 'lost' }
+  /** Deposed before there was a child. */
+  | { type: 'unconfirmed' };
+
+/** Why the child has to be stopped: the store says no, or we do not know and time is up. */
+type Loss = { certain: true; reason: string } | { certain: false; reason: string };
+
+/** What is given to the tree to die after KILL before we say that we cannot show it. */
+const DEATH_MS = 5000;
+const POLL_MS = 5;
+
+class Term {
+  readonly #config: Config;
+  readonly #backend: Backend;
+  readonly #candidate: Candidate;
+  readonly #report: Report;
+  readonly #signals: Signals;
+  readonly #guard: Guard;
+  readonly #marks: TreeMarks;
+  readonly #witness: Witness | undefined;
+  /** Children that Node waits for. */
+  readonly #ours: number[] = [];
+  #adoption: Adoption | undefined;
+  #handle: unknown;
+  #lastDoubt = 'no renewal was confirmed in time';
+  #token = '';
+  #isSuspended = false;
+
+  constructor(config: Config, backend: Backend, candidate: Candidate, report: Report, signals: Signals) {
+    this.#config = config;
+    this.#backend = backend;
+    this.#candidate = candidate;
+    this.#report = report;
+    this.#signals = signals;
+    const atTerminal = hasTerminal();
+    this.#guard = new Guard(report);
+    this.#witness = atTerminal ? new Witness() : undefined;
+    const helpers = this.#witness?.pid === undefined ? [] : [this.#witness.pid];
+    this.#marks = {
+      root: undefined,
+      ownGroup: !atTerminal,
+      id: config.id,
+      reaper: process.pid,
+      known: [],
+      helperSessions: this.#guard.sessions,
+      helpers,
+    };
+    this.#tellFacts();
+  }
+
+  async campaign(): Promise<Leadership> {
+    const { timing, waitMs, once } = this.#config;
+    const interrupted = new AbortController();
+    const stopListening = this.#signals.handle((signal) => {
+      if (endsCampaign(signal)) {
+        this.#report({ type: 'signalled', signal, forwarded: false });
+        interrupted.abort(new Failure(signalStatus(signalNumber(signal)), `${signal} before being elected`));
+      } else if (signal !== 'SIGWINCH' && signal !== 'SIGCONT' && signal !== 'SIGURG') {
+        this.#signals.default(signal as NodeJS.Signals);
+      }
+    });
+    try {
+      return await campaign(
+        this.#backend,
+        {
+          timing,
+          waitMs,
+          once,
+          report: this.#report,
+          placed: ({ handle }) => {
+            if (this.#handle === handle) return;
+            this.#handle = handle;
+            this.#tellFacts();
+          },
+          hooks: {
+            confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
+            unanswered: (reason) => this.#unanswered(reason),
+          },
+        },
+        interrupted.signal,
+      );
+    } catch (error) {
+      throw this.#campaignFailure(error);
+    } finally {
+      stopListening();
+    }
+  }
+
+  /** From being elected to having given the lease back. */
+  async serve(leadership: Leadership): Promise<Outcome> {
+    const { place, renewal } = leadership;
+    this.#renewal = renewal;
+    try {
+      this.#guard.setDeadline(renewal.killAt);
+      this.#adoption ??= new Adoption(() => [...this.#ours, ...this.#guard.sessions, ...this.#marks.helpers]);
+      const token = await this.#confirm(leadership);
+      if (token === undefined) {
+        await this.#release(leadership);
+        return { type: 'unconfirmed' };
+      }
+      this.#token = String(token);
+      this.#report({
+        type: 'elected',
+        election: this.#config.election,
+        token: this.#token,
+        id: this.#config.id,
+        ttlMs: place.ttlMs ?? this.#config.timing.ttlMs,
+      });
+      return await this.#lead(leadership, token);
+    } finally {
+      this.#renewal = undefined;
+      renewal.end();
+      this.#guard.setDeadline(Number.POSITIVE_INFINITY);
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#witness?.end();
+    this.#adoption?.end();
+    await this.#guard.standDown();
+    await this.#backend[Symbol.asyncDispose]();
+  }
+
+  #renewal: Renewal | undefined;
+
+  /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
+  async #confirm({ place, renewal }: Leadership): Promise<bigint | undefined> {
+    const armed = Promise.all([this.#guard.armed(), this.#witness?.ready]);
+    const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
+    for (;;) {
+      try {
+        const within = AbortSignal.timeout(this.#config.timing.requestMs);
+        const token = await Promise.race([this.#backend.confirm(place, within), lost]);
+        await Promise.race([armed, lost, this.#guard.failed]);
+        return renewal.check() ? token : undefined;
+      } catch (error) {
+        if (error instanceof Refused || error instanceof Unusable) {
+          await this.#release({ place, renewal, heldSince: undefined });
+          throw this.#campaignFailure(error);
+        }
+        if (error instanceof Gone || !renewal.check()) return undefined;
+        this.#unanswered((error as Error).message);
+        await Promise.race([pause(100), lost]);
+      }
+    }
+  }
+
+  async #lead(leadership: Leadership, token: bigint): Promise<Outcome> {
+    const { place, renewal } = leadership;
+    const child = await this.#start(token, leadership);
+    const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
+    try {
+      const loss = this.#loss(renewal);
+      const first = await Promise.race([child.ended, loss]);
+      if ('status' in first && renewal.check()) {
+        this.#report({ type: 'ended', pid: child.pid, ...first });
+        const isDead = await this.#endLeftovers(renewal);
+        await this.#giveBack(leadership, isDead);
+        return { type: 'ended', status: this.#stoppedBy ?? first.status };
+      }
+      const why =
+        'status' in first
+          ? ({ certain: false, reason: `the child ended when the lease had run out: ${this.#lastDoubt}` } as Loss)
+          : first;
+      const isDead = await this.#stop(child, why, renewal);
+      this.#report({ type: 'deposed', token: this.#token, reason: why.reason });
+      await this.#giveBack(leadership, isDead);
+      return { type: 'lost' };
+    } finally {
+      stopForwarding();
+      this.#marks.root = undefined;
+      this.#guard.setJob(undefined);
+      place.inheritFd = undefined;
+    }
+  }
+
+  async #start(token: bigint, leadership: Leadership): Promise<Child> {
+    const { command, args, election, id, timing } = this.#config;
+    const { place } = leadership;
+    try {
+      const child = await startChild({
+        command,
+        args,
+        ownGroup: this.#marks.ownGroup,
+        inheritFd: place.inheritFd,
+        env: childEnvironment(process.env, {
+          token,
+          election,
+          id,
+          backendUrl: this.#backend.url,
+          ttlMs: place.ttlMs ?? timing.ttlMs,
+        }),
+      });
+      this.#ours.push(child.pid);
+      this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
+      this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
+      this.#tellFacts();
+      this.#report({ type: 'started', pid: child.pid, command, token: this.#token });
+      return child;
+    } catch (error) {
+      await this.#release(leadership);
+      const { code, message } = error as NodeJS.ErrnoException;
+      const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
+      throw new Failure(status, `cannot run ${command}: ${message}`);
+    }
+  }
+
+  #loss(renewal: Renewal): Promise<Loss> {
+    return Promise.race([
+      renewal.gone.then(({ message }): Loss => ({ certain: true, reason: message })),
+      renewal.stopDue.then((): Loss => ({ certain: false, reason: this.#lastDoubt })),
+      this.#guard.failed.then((reason): Loss => ({ certain: true, reason: `no guard can be had: ${reason}` })),
+    ]);
+  }
+
+  /** Ends the whole tree: TERM first while the lease provably stands, KILL at once when the store said no, and at the latest when it comes due. */
+  async #stop(child: Child, loss: Loss, renewal: Renewal): Promise<boolean> {
+    const killAt =
+      loss.certain || !renewal.check() ? now() : Math.min(renewal.killAt, now() + this.#config.timing.graceMs);
+    this.#report({
+      type: 'stepping-down',
+      token: this.#token,
+      reason: loss.reason,
+      killInMs: Math.max(0, Math.round(killAt - now())),
+    });
+    if (now() < killAt) {
+      this.#signal(child, 'SIGTERM');
+      this.#signal(child, 'SIGCONT'); // what is stopped cannot handle TERM
+      const killDue = new AbortController();
+      const timer = setTimeout(() => killDue.abort(), killAt - now());
+      await Promise.race([
+        this.#treeIsDead(killDue.signal),
+        renewal.gone,
+        pause(killAt - now() + POLL_MS, killDue.signal),
+      ]);
+      clearTimeout(timer);
+      killDue.abort();
+    }
+    const isDead = await killTree(this.#marks, now() + DEATH_MS);
+    if (isDead) await child.ended;
+    return isDead;
+  }
+
+  async #treeIsDead(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && findTree(this.#marks).length > 0) await pause(4 * POLL_MS, signal);
+  }
+
+  /** What the child left running would act without a leader: it goes, too, before anybody else may start. */
+  async #endLeftovers(renewal: Renewal): Promise<boolean> {
+    if (!this.#adoption?.hasOrphans()) return true;
+    const leftovers = findTree(this.#marks);
+    if (leftovers.length === 0) return true;
+    this.#report({ type: 'leftovers', pids: leftovers.map(({ pid }) => pid) });
+    signalAll(leftovers, 'SIGTERM');
+    signalAll(leftovers, 'SIGCONT');
+    const over = new AbortController();
+    await Promise.race([
+      this.#treeIsDead(over.signal),
+      pause(this.#config.timing.graceMs, over.signal),
+      renewal.gone,
+      renewal.stopDue,
+    ]);
+    over.abort();
+    return killTree(this.#marks, now() + DEATH_MS);
+  }
+
+  /** Only once the tree is dead; where that cannot be shown, the lease is left to run out. */
+  async #giveBack(leadership: Leadership, isDead: boolean): Promise<void> {
+    if (!isDead) {
+      leadership.renewal.end();
+      this.#handle = undefined;
+      this.#tellFacts();
+      this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
+      return;
+    }
+    await this.#release(leadership);
+  }
+
+  async #release({ place, renewal }: Leadership): Promise<void> {
+    renewal.end();
+    const stop = new AbortController();
+    const stopListening = this.#signals.handle((signal) => {
+      if (endsCampaign(signal)) stop.abort(new Error(signal));
+    });
+    try {
+      await this.#backend.release(
+        place,
+        AbortSignal.any([stop.signal, AbortSignal.timeout(2 * this.#config.timing.requestMs)]),
+      );
+      if (this.#token) this.#report({ type: 'resigned', token: this.#token });
+    } catch (error) {
+      this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
+    } finally {
+      stopListening();
+      this.#handle = undefined;
+    }
+  }
+
+  #stoppedBy: number | undefined;
+
+  async #forward(signal: string, child: Child): Promise<void> {
+    const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
+    this.#report({ type: 'signalled', signal, forwarded: !isCommon });
+    if (!isCommon) this.#signal(child, signalNumber(signal));
+    else if (signal === 'SIGTSTP' || signal === 'SIGTTIN' || signal === 'SIGTTOU') {
+      // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
+      this.#signals.default(signal);
+      this.#renewal?.check();
+    }
+    if (signal === 'SIGTERM' && this.#config.stopTimeoutMs !== undefined)
+      this.#stopWithin(this.#config.stopTimeoutMs, signal, child);
+  }
+
+  async #stopWithin(timeoutMs: number, signal: string, child: Child): Promise<void> {
+    const isOver = await Promise.race([child.ended, pause(timeoutMs)]);
+    if (isOver) return;
+    this.#stoppedBy = signalStatus(signalNumber(signal));
+    this.#report({
+      type: 'warning',
+      message: `the child did not end within ${formatDuration(timeoutMs)} of ${signal} (--stop-timeout): killed`,
+    });
+    await killTree(this.#marks, now() + DEATH_MS);
+  }
+
+  /** To the child's whole process group, or, where it shares ours, to those of it that do. */
+  #signal(child: Child, signal: NodeJS.Signals | number): void {
+    if (this.#marks.ownGroup) {
+      trySignal(-child.pid, signal);
+      return;
+    }
+    const group = readProc(process.pid)!.group;
+    signalAll(
+      findTree(this.#marks).filter((proc) => proc.group === group),
+      signal,
+    );
+  }
+
+  #confirmed(expiresAt: number, tookMs: number): void {
+    if (!this.#renewal) return;
+    this.#guard.setDeadline(this.#renewal.killAt);
+    this.#report({
+      type: 'renewed',
+      token: this.#token,
+      tookMs: Math.round(tookMs),
+      validForMs: Math.round(expiresAt - now()),
+    });
+    if (this.#isSuspended) this.#report({ type: 'resumed', token: this.#token });
+    this.#isSuspended = false;
+  }
+
+  #unanswered(reason: string): void {
+    this.#lastDoubt = reason;
+    if (!this.#renewal || this.#isSuspended) return;
+    this.#isSuspended = true;
+    this.#report({
+      type: 'suspended',
+      token: this.#token,
+      reason,
+      stopInMs: Math.max(0, Math.round(this.#renewal.stopAt - now())),
+    });
+  }
+
+  #tellFacts(): void {
+    const facts: Facts = {
+      marks: this.#marks,
+      backend: this.#config.backend,
+      candidate: this.#candidate,
+      handle: this.#handle ?? null,
+    };
+    this.#guard.setFacts(facts);
+  }
+
+  #campaignFailure(error: unknown): unknown {
+    const { exitCodes, election } = this.#config;
+    if (error instanceof Refused) return new Failure(EXIT.refused, error.message);
+    if (error instanceof Unusable) return new Failure(EXIT.usage, error.message);
+    if (!(error instanceof NotElected)) return error;
+    if (!error.ledBy)
+      return new Failure(EXIT.unavailable, `${this.#backend.url} could not be reached in time: ${error.message}`);
+    return new Failure(exitCodes.standby, `not elected: ${error.ledBy.leader ?? 'somebody else'} leads ${election}`);
+  }
+}

@@ -1,0 +1,87 @@
+import { constants } from 'node:os';
+import { signalName, signalNumber } from './outcome.ts';
+
+/**
+ * Signals that are not passed on: KILL and STOP cannot be caught; CHLD speaks of our own children; PIPE comes from our own writes to a
+ * closed stderr or socket; and a real SEGV, BUS, FPE or ILL of ours would return into the faulting instruction for ever.
+ */
+const NOT_FORWARDED = ['SIGKILL', 'SIGSTOP', 'SIGCHLD', 'SIGPIPE', 'SIGSEGV', 'SIGBUS', 'SIGFPE', 'SIGILL'];
+
+/** These do nothing to a process that does not handle them, or only stop and resume it (signal(7)): they do not end a campaign. */
+const HARMLESS = ['SIGWINCH', 'SIGCONT', 'SIGURG', 'SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
+
+const aliases = ['SIGIOT', 'SIGPOLL', 'SIGUNUSED']; // second names of ABRT, IO and SYS
+
+export const FORWARDED: string[] = [
+  ...Object.keys(constants.signals).filter((name) => !NOT_FORWARDED.includes(name) && !aliases.includes(name)),
+  ...Array.from({ length: 31 }, (_, index) => signalName(34 + index)),
+];
+
+export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(signal);
+
+type Handler = (signal: string) => void;
+
+/**
+ * Catches every signal that can be caught, from the first moment on, and hands it to whoever is in charge now: the campaign, the child,
+ * or the release. Signals that come while nobody is in charge wait for the next one.
+ */
+export class Signals {
+  #handler: Handler | undefined;
+  #pending: string[] = [];
+  readonly #catch = (signal: string) => {
+    if (this.#handler) this.#handler(signal);
+    else this.#pending.push(signal);
+  };
+
+  constructor() {
+    for (const signal of FORWARDED) {
+      if (signal.startsWith('SIGRT')) catchRealtime(signalNumber(signal), () => this.#catch(signal));
+      else process.on(signal, this.#catch);
+    }
+  }
+
+  /** Until the returned function is called, signals go to this handler. */
+  handle(handler: Handler): () => void {
+    const before = this.#handler;
+    this.#handler = handler;
+    for (const signal of this.#pending.splice(0)) handler(signal);
+    return () => {
+      this.#handler = before;
+    };
+  }
+
+  /** Does to this process what the signal would have done, had it not been caught: for the stops of a terminal's job control. */
+  default(signal: NodeJS.Signals): void {
+    process.off(signal, this.#catch);
+    process.kill(process.pid, signal);
+    process.on(signal, this.#catch);
+  }
+}
+
+interface SignalWrap {
+  unref(): void;
+  onsignal: () => void;
+  start(signal: number): number;
+}
+
+/**
+ * Node has no names for real-time signals and so no way to listen for them, but its signal handle takes any number. It is
+ * reached through the deprecated process.binding; where that is gone a real-time signal ends elect-run and the guard ends the child.
+ */
+function catchRealtime(signal: number, onsignal: () => void): void {
+  const before = process.noDeprecation;
+  try {
+    process.noDeprecation = true;
+    const { binding } = process as unknown as { binding(name: string): { Signal: new () => SignalWrap } };
+    const wrap = new (binding('signal_wrap').Signal)();
+    wrap.unref();
+    wrap.onsignal = onsignal;
+    if (wrap.start(signal) === 0) realtime.push(wrap);
+  } catch {
+  } finally {
+    process.noDeprecation = before ?? false;
+  }
+}
+
+/** A handle that is collected as garbage stops listening. */
+const realtime: SignalWrap[] = [];
