@@ -21,6 +21,7 @@ const parsedProtos = {
       const folder = join(dirname(path), '../proto');
       root.resolvePath = (_, target) => join(folder, target.replace(/^.*\//, ''));
       root.loadSync('rpc.proto', { keepCase: true });
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: the text of a program
       const call = '(0, proto_loader_1.loadSync)(`${__dirname}/../proto/rpc.proto`,';
       const source = readFileSync(path, 'utf8');
       if (!source.includes(call))

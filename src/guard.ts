@@ -76,6 +76,7 @@ export class Guard {
     const impatience = setTimeout(() => this.#end(), ANSWER_MS);
     await ended;
     clearTimeout(impatience);
+    this.#end();
   }
 
   #start(): void {
@@ -130,7 +131,7 @@ export class Guard {
     this.#start();
   }
 
-  /** Its alarm must not outlive it, either: the deadline that it waits for has been moved. */
+  /** The whole session: its alarm must not outlive it, the deadline that it waits for has been moved. */
   #end(): void {
     if (this.#process.pid !== undefined) trySignal(-this.#process.pid, 'SIGKILL');
   }

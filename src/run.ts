@@ -209,7 +209,7 @@ class Term {
           : first;
       const isDead = await this.#stop(child, why, renewal);
       this.#report({ type: 'deposed', token: this.#token, reason: why.reason });
-      await this.#giveBack(leadership, isDead);
+      await this.#giveBack(leadership, isDead, why.certain);
       return { type: 'lost' };
     } finally {
       stopForwarding();
@@ -310,7 +310,7 @@ class Term {
   }
 
   /** Only once the tree is dead; where that cannot be shown, the lease is left to run out. */
-  async #giveBack(leadership: Leadership, isDead: boolean): Promise<void> {
+  async #giveBack(leadership: Leadership, isDead: boolean, isGone = false): Promise<void> {
     if (!isDead) {
       leadership.renewal.end();
       this.#handle = undefined;
@@ -318,10 +318,11 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
-    await this.#release(leadership);
+    await this.#release(leadership, isGone);
   }
 
-  async #release({ place, renewal }: Leadership): Promise<void> {
+  /** `isGone`: the store has taken it already; what little may be left of it is removed without a word. */
+  async #release({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
     renewal.end();
     const stop = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
@@ -332,9 +333,9 @@ class Term {
         place,
         AbortSignal.any([stop.signal, AbortSignal.timeout(2 * this.#config.timing.requestMs)]),
       );
-      if (this.#token) this.#report({ type: 'resigned', token: this.#token });
+      if (!isGone) this.#report({ type: 'resigned', token: this.#token });
     } catch (error) {
-      this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
+      if (!isGone) this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
     } finally {
       stopListening();
       this.#handle = undefined;

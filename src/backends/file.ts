@@ -57,7 +57,8 @@ export class FileBackend implements Backend {
 
   async acquire(place: FilePlace, _signal: AbortSignal): Promise<Leading | Waiting> {
     for (;;) {
-      const fd = (place.inheritFd ??= this.#open(this.#lockFile));
+      place.inheritFd ??= this.#open(this.#lockFile);
+      const fd = place.inheritFd;
       if (!tryLock(fd)) return { leads: false, position: undefined, ...this.#holder() };
       if (isSameFile(fd, this.#lockFile)) return { leads: true };
       // The lock's file was deleted while we waited for it: ours is a lock on nothing.

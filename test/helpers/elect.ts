@@ -32,7 +32,10 @@ export class Elect {
   #waiters = new Set<() => void>();
   #isOver = false;
 
-  constructor(args: string[], options: { env?: NodeJS.ProcessEnv; cwd?: string; stdin?: 'pipe' | 'ignore'; prefix?: string[] } = {}) {
+  constructor(
+    args: string[],
+    options: { env?: NodeJS.ProcessEnv; cwd?: string; stdin?: 'pipe' | 'ignore'; prefix?: string[] } = {},
+  ) {
     const [file, ...rest] = [...(options.prefix ?? []), NODE, BIN, ...args];
     this.process = spawn(file!, rest, {
       env: { ...process.env, ELECT_RUN_LOG_FORMAT: 'json', ...options.env },
