@@ -24,7 +24,7 @@ clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
 # Sleeps in pieces, since a sleep may be ended from outside, and looks at the clock again before it acts. It is called off with USR1, which is never
 # ignored here: a TERM that came before the trap was set would be lost, and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
-  trap 'kill "$nap" 2>/dev/null; wait; exit 0' USR1
+  trap 'kill -s KILL "$nap" 2>/dev/null; wait 2>/dev/null; exit 0' USR1
   while
     read -r up _ </proc/uptime
     left=$(($1 - ${up%.*}${up#*.}))
@@ -41,7 +41,7 @@ watch_the_clock() {
 }
 
 disarm() {
-  [ -z "$alarm" ] || { kill -s USR1 "$alarm" 2>/dev/null; wait "$alarm"; }
+  [ -z "$alarm" ] || { kill -s USR1 "$alarm" 2>/dev/null; wait "$alarm" 2>/dev/null; }
   alarm=''
 }
 
