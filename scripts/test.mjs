@@ -1,6 +1,6 @@
 // `npm test`: installs what is missing, gets real servers and tools by apt on Debian, builds, and runs every test.
 // Where a server or a tool cannot be had, its tests are reported as skipped, by name and cause; REQUIRE_SERVERS=1 makes that a failure.
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { prepare } from './prepare.mjs';
@@ -47,6 +47,7 @@ function getServers() {
 
 prepare();
 getServers();
-execFileSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)], {
+const { status } = spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)], {
   stdio: 'inherit',
 });
+process.exit(status ?? 1);

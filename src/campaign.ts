@@ -56,6 +56,8 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   let seat = takeSeat(backend, options);
   const enterAgain = () => {
     seat.renewal.end();
+    const { place } = seat;
+    backend.release(place, AbortSignal.timeout(options.timing.requestMs)).catch(() => {}); // what may be left of it
     seat = takeSeat(backend, options);
   };
 

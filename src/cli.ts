@@ -20,8 +20,7 @@ Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 
 function program(version: string): Command {
   const option = (flags: string, description: string) => {
     const made = new Option(flags, description);
-    const isHelp = made.long === '--no-wait';
-    return made.env(`ELECT_RUN_${(isHelp ? 'no-wait' : made.name()).toUpperCase().replaceAll('-', '_')}`);
+    return made.env(`ELECT_RUN_${made.name().toUpperCase().replaceAll('-', '_')}`);
   };
   return new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
@@ -35,7 +34,7 @@ function program(version: string): Command {
     .addOption(option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'))
     .addOption(option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'))
     .addOption(option('--wait <duration>', 'how long to campaign; default: for ever'))
-    .addOption(new Option('--no-wait', 'one attempt, then exit 75 (or 69)'))
+    .addOption(new Option('--no-wait', 'one attempt, then exit 75 or 69 (env: ELECT_RUN_NO_WAIT)'))
     .addOption(option('--on-lost <what>', 'exit or rejoin').default('exit'))
     .addOption(option('--stop-timeout <duration>', 'KILL so long after a forwarded TERM; default: never'))
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
@@ -46,9 +45,9 @@ function program(version: string): Command {
     .addOption(option('--user <user[:password]>', 'the user of the store'))
     .addOption(option('--password-file <file>', 'the file with the password'))
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
-    .addOption(option('-q, --quiet', 'warnings and errors only'))
+    .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(
-      new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces')
+      option('-v, --verbose', 'renewals and signals, too; -vv: stack traces')
         .argParser((_value, before: number) => before + 1)
         .default(0, ''),
     )
@@ -64,6 +63,8 @@ function program(version: string): Command {
  * Reads the command line, with ELECT_RUN_* variables as defaults. Returns undefined when help or the version was printed. Throws a usage Failure.
  */
 export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version: string): Invocation | undefined {
+  // Set but empty is how compose files and units leave a variable out.
+  for (const name of Object.keys(env)) if (name.startsWith('ELECT_RUN_') && env[name] === '') delete env[name];
   const command = program(version);
   try {
     command.parse(argv, { from: 'user' });
@@ -80,9 +81,13 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
     throw new Failure(EXIT.usage, 'no command; write: elect-run [options] -- COMMAND [ARG…]; see elect-run --help');
   const options = command.opts<Options>();
   // commander takes --wait and --no-wait for one option, of which the last one wins.
-  if (argv.slice(0, argv.indexOf(file)).includes('--no-wait') && typeof options.wait === 'string') {
+  const flags = argv.slice(0, argv.length - command.args.length);
+  if (flags.includes('--no-wait') && flags.some((flag) => /^--wait(=|$)/.test(flag))) {
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
-  const noWait = env.ELECT_RUN_NO_WAIT;
-  return { options: { ...options, ...(noWait === undefined ? {} : { noWait }) }, command: file, args };
+  if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
+  if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
+  return { options, command: file, args };
 }
+
+const isOn = (value: string | undefined): boolean => value !== undefined && !/^(0|false|no|off)$/i.test(value);

@@ -21,7 +21,6 @@ export interface Options {
   grace?: string;
   /** `false` is --no-wait. */
   wait?: string | boolean;
-  noWait?: string;
   onLost: string;
   stopTimeout?: string;
   exitCodeStandby?: string;
@@ -122,10 +121,8 @@ function readTiming(options: Options): Timing {
   });
 }
 
-function readWait({ wait, noWait }: Options): { waitMs: number; once: boolean } {
-  const isOff = wait === false || (noWait !== undefined && !['', '0', 'false', 'no'].includes(noWait));
-  if (isOff && typeof wait === 'string') throw usage('--wait and --no-wait exclude each other');
-  if (isOff) return { waitMs: NO_WAIT_MS, once: true };
+function readWait({ wait }: Options): { waitMs: number; once: boolean } {
+  if (wait === false) return { waitMs: NO_WAIT_MS, once: true };
   return { waitMs: typeof wait === 'string' ? duration('--wait', wait) : Number.POSITIVE_INFINITY, once: false };
 }
 

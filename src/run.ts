@@ -12,7 +12,7 @@ import { Guard } from './guard.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
-import { endsCampaign, type Signals } from './signals.ts';
+import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
@@ -31,28 +31,30 @@ export async function run(
   report({ type: 'campaigning', election: config.election, backend: backend.url, id: config.id });
   try {
     for (;;) {
-      const outcome = await term.serve(await term.campaign());
+      const elected = await term.stand();
+      const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
-      if (outcome.type === 'lost' && !config.rejoin) return config.exitCodes.lost;
+      if (!config.rejoin) return config.exitCodes.lost;
     }
   } finally {
     await term.end();
   }
 }
 
-type Outcome =
-  | { type: 'ended'; status: number }
-  /** Deposed, the child was stopped. */
-  | { type: 'lost' }
-  /** Deposed before there was a child. */
-  | { type: 'unconfirmed' };
+interface Elected {
+  leadership: Leadership;
+  token: bigint;
+}
+
+type Outcome = { type: 'ended'; status: number } | { type: 'lost' };
 
 /** Why the child has to be stopped: the store says no, or we do not know and time is up. */
 type Loss = { certain: true; reason: string } | { certain: false; reason: string };
 
 /** What is given to the tree to die after KILL before we say that we cannot show it. */
 const DEATH_MS = 5000;
-const POLL_MS = 5;
+const POLL_MS = 20;
+const RETRY_MS = 100;
 
 class Term {
   readonly #config: Config;
@@ -68,8 +70,12 @@ class Term {
   #adoption: Adoption | undefined;
   #handle: unknown;
   #lastDoubt = 'no renewal was confirmed in time';
+  #renewal: Renewal | undefined;
+  /** Empty before we lead. */
   #token = '';
   #isSuspended = false;
+  /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
+  #stoppedBy: number | undefined;
 
   constructor(config: Config, backend: Backend, candidate: Candidate, report: Report, signals: Signals) {
     this.#config = config;
@@ -93,37 +99,28 @@ class Term {
     this.#tellFacts();
   }
 
-  async campaign(): Promise<Leadership> {
-    const { timing, waitMs, once } = this.#config;
+  /** Campaigns until the store confirms that we lead. Until then a signal ends it all. */
+  async stand(): Promise<Elected> {
     const interrupted = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) {
         this.#report({ type: 'signalled', signal, forwarded: false });
-        interrupted.abort(new Failure(signalStatus(signalNumber(signal)), `${signal} before being elected`));
-      } else if (signal !== 'SIGWINCH' && signal !== 'SIGCONT' && signal !== 'SIGURG') {
-        this.#signals.default(signal as NodeJS.Signals);
+        interrupted.abort(new Failure(signalStatus(signalNumber(signal)), ''));
+      } else if (isStop(signal)) {
+        this.#signals.default(signal);
       }
     });
     try {
-      return await campaign(
-        this.#backend,
-        {
-          timing,
-          waitMs,
-          once,
-          report: this.#report,
-          placed: ({ handle }) => {
-            if (this.#handle === handle) return;
-            this.#handle = handle;
-            this.#tellFacts();
-          },
-          hooks: {
-            confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
-            unanswered: (reason) => this.#unanswered(reason),
-          },
-        },
-        interrupted.signal,
-      );
+      for (;;) {
+        const leadership = await this.#campaign(interrupted.signal);
+        this.#renewal = leadership.renewal;
+        const token = await this.#confirm(leadership, interrupted.signal).catch(async (error) => {
+          await this.#resign(leadership);
+          throw error;
+        });
+        if (token !== undefined) return { leadership, token };
+        await this.#resign(leadership);
+      }
     } catch (error) {
       throw this.#campaignFailure(error);
     } finally {
@@ -131,32 +128,27 @@ class Term {
     }
   }
 
-  /** From being elected to having given the lease back. */
-  async serve(leadership: Leadership): Promise<Outcome> {
-    const { place, renewal } = leadership;
-    this.#renewal = renewal;
-    try {
-      this.#guard.setDeadline(renewal.killAt);
-      this.#adoption ??= new Adoption(() => [...this.#ours, ...this.#guard.sessions, ...this.#marks.helpers]);
-      const token = await this.#confirm(leadership);
-      if (token === undefined) {
-        await this.#release(leadership);
-        return { type: 'unconfirmed' };
-      }
-      this.#token = String(token);
-      this.#report({
-        type: 'elected',
-        election: this.#config.election,
-        token: this.#token,
-        id: this.#config.id,
-        ttlMs: place.ttlMs ?? this.#config.timing.ttlMs,
-      });
-      return await this.#lead(leadership, token);
-    } finally {
-      this.#renewal = undefined;
-      renewal.end();
-      this.#guard.setDeadline(Number.POSITIVE_INFINITY);
-    }
+  #campaign(signal: AbortSignal): Promise<Leadership> {
+    const { timing, waitMs, once } = this.#config;
+    return campaign(
+      this.#backend,
+      {
+        timing,
+        waitMs,
+        once,
+        report: this.#report,
+        placed: ({ handle }) => {
+          if (this.#handle === handle) return;
+          this.#handle = handle;
+          this.#tellFacts();
+        },
+        hooks: {
+          confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
+          unanswered: (reason) => this.#unanswered(reason),
+        },
+      },
+      signal,
+    );
   }
 
   async end(): Promise<void> {
@@ -166,56 +158,60 @@ class Term {
     await this.#backend[Symbol.asyncDispose]();
   }
 
-  #renewal: Renewal | undefined;
-
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
-  async #confirm({ place, renewal }: Leadership): Promise<bigint | undefined> {
+  async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
+    this.#guard.setDeadline(renewal.killAt);
+    this.#adoption ??= new Adoption(() => [...this.#ours, ...this.#guard.sessions, ...this.#marks.helpers]);
     const armed = Promise.all([this.#guard.armed(), this.#witness?.ready]);
+    const unguarded = this.#guard.failed.then((reason) => {
+      throw new Failure(EXIT.software, `the guard cannot be started: ${reason}`);
+    });
+    unguarded.catch(() => {});
     const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
     for (;;) {
       try {
-        const within = AbortSignal.timeout(this.#config.timing.requestMs);
+        const within = AbortSignal.any([interrupted, AbortSignal.timeout(this.#config.timing.requestMs)]);
         const token = await Promise.race([this.#backend.confirm(place, within), lost]);
-        await Promise.race([armed, lost, this.#guard.failed]);
+        await Promise.race([armed, lost, unguarded]);
+        interrupted.throwIfAborted();
         return renewal.check() ? token : undefined;
       } catch (error) {
-        if (error instanceof Refused || error instanceof Unusable) {
-          await this.#release({ place, renewal, heldSince: undefined });
-          throw this.#campaignFailure(error);
-        }
+        interrupted.throwIfAborted();
+        if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;
         if (error instanceof Gone || !renewal.check()) return undefined;
         this.#unanswered((error as Error).message);
-        await Promise.race([pause(100), lost]);
+        await Promise.race([pause(RETRY_MS, interrupted), lost]);
       }
     }
   }
 
-  async #lead(leadership: Leadership, token: bigint): Promise<Outcome> {
+  /** From the child's start to having given the lease back. */
+  async lead({ leadership, token }: Elected): Promise<Outcome> {
     const { place, renewal } = leadership;
+    this.#token = String(token);
+    const { election, id, timing } = this.#config;
+    this.#report({ type: 'elected', election, token: this.#token, id, ttlMs: place.ttlMs ?? timing.ttlMs });
     const child = await this.#start(token, leadership);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
     try {
-      const loss = this.#loss(renewal);
-      const first = await Promise.race([child.ended, loss]);
+      const first = await Promise.race([child.ended, this.#loss(renewal)]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first });
-        const isDead = await this.#endLeftovers(renewal);
-        await this.#giveBack(leadership, isDead);
+        await this.#giveBack(leadership, await this.#endLeftovers(renewal));
         return { type: 'ended', status: this.#stoppedBy ?? first.status };
       }
-      const why =
+      const loss: Loss =
         'status' in first
-          ? ({ certain: false, reason: `the child ended when the lease had run out: ${this.#lastDoubt}` } as Loss)
+          ? { certain: false, reason: `the child ended when the lease had run out: ${this.#lastDoubt}` }
           : first;
-      const isDead = await this.#stop(child, why, renewal);
-      this.#report({ type: 'deposed', token: this.#token, reason: why.reason });
-      await this.#giveBack(leadership, isDead, why.certain);
+      const isDead = await this.#stop(child, loss, renewal);
+      this.#report({ type: 'deposed', token: this.#token, reason: loss.reason });
+      await this.#giveBack(leadership, isDead, loss.certain);
       return { type: 'lost' };
     } finally {
       stopForwarding();
       this.#marks.root = undefined;
       this.#guard.setJob(undefined);
-      place.inheritFd = undefined;
     }
   }
 
@@ -243,7 +239,7 @@ class Term {
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token });
       return child;
     } catch (error) {
-      await this.#release(leadership);
+      await this.#resign(leadership);
       const { code, message } = error as NodeJS.ErrnoException;
       const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
       throw new Failure(status, `cannot run ${command}: ${message}`);
@@ -287,7 +283,7 @@ class Term {
   }
 
   async #treeIsDead(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && findTree(this.#marks).length > 0) await pause(4 * POLL_MS, signal);
+    while (!signal.aborted && findTree(this.#marks).length > 0) await pause(POLL_MS, signal);
   }
 
   /** What the child left running would act without a leader: it goes, too, before anybody else may start. */
@@ -318,37 +314,37 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
-    await this.#release(leadership, isGone);
+    await this.#resign(leadership, isGone);
   }
 
   /** `isGone`: the store has taken it already; what little may be left of it is removed without a word. */
-  async #release({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
+  async #resign({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
     renewal.end();
     const stop = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) stop.abort(new Error(signal));
     });
     try {
-      await this.#backend.release(
-        place,
-        AbortSignal.any([stop.signal, AbortSignal.timeout(2 * this.#config.timing.requestMs)]),
-      );
+      const within = AbortSignal.any([stop.signal, AbortSignal.timeout(2 * this.#config.timing.requestMs)]);
+      await this.#backend.release(place, within);
       if (!isGone) this.#report({ type: 'resigned', token: this.#token });
     } catch (error) {
       if (!isGone) this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
     } finally {
       stopListening();
       this.#handle = undefined;
+      this.#renewal = undefined;
+      this.#token = '';
+      this.#isSuspended = false;
+      this.#guard.setDeadline(Number.POSITIVE_INFINITY);
     }
   }
-
-  #stoppedBy: number | undefined;
 
   async #forward(signal: string, child: Child): Promise<void> {
     const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
     this.#report({ type: 'signalled', signal, forwarded: !isCommon });
     if (!isCommon) this.#signal(child, signalNumber(signal));
-    else if (signal === 'SIGTSTP' || signal === 'SIGTTIN' || signal === 'SIGTTOU') {
+    else if (isStop(signal)) {
       // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
       this.#signals.default(signal);
       this.#renewal?.check();
@@ -384,6 +380,7 @@ class Term {
   #confirmed(expiresAt: number, tookMs: number): void {
     if (!this.#renewal) return;
     this.#guard.setDeadline(this.#renewal.killAt);
+    if (!this.#token) return;
     this.#report({
       type: 'renewed',
       token: this.#token,
@@ -396,7 +393,7 @@ class Term {
 
   #unanswered(reason: string): void {
     this.#lastDoubt = reason;
-    if (!this.#renewal || this.#isSuspended) return;
+    if (!this.#renewal || !this.#token || this.#isSuspended) return;
     this.#isSuspended = true;
     this.#report({
       type: 'suspended',

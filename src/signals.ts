@@ -7,8 +7,8 @@ import { signalName, signalNumber } from './outcome.ts';
  */
 const NOT_FORWARDED = ['SIGKILL', 'SIGSTOP', 'SIGCHLD', 'SIGPIPE', 'SIGSEGV', 'SIGBUS', 'SIGFPE', 'SIGILL'];
 
-/** These do nothing to a process that does not handle them, or only stop and resume it (signal(7)): they do not end a campaign. */
-const HARMLESS = ['SIGWINCH', 'SIGCONT', 'SIGURG', 'SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
+/** These do nothing to a process that does not handle them (signal(7)): they do not end a campaign. */
+const HARMLESS = ['SIGWINCH', 'SIGCONT', 'SIGURG'];
 
 const aliases = ['SIGIOT', 'SIGPOLL', 'SIGUNUSED']; // second names of ABRT, IO and SYS
 
@@ -17,7 +17,11 @@ export const FORWARDED: string[] = [
   ...Array.from({ length: 31 }, (_, index) => signalName(34 + index)),
 ];
 
-export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(signal);
+export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(signal) && !isStop(signal);
+
+/** The stops of a terminal's job control, which can be caught. */
+export const isStop = (signal: string): signal is 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU' => STOPS.includes(signal);
+const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
 
 type Handler = (signal: string) => void;
 

@@ -83,13 +83,14 @@ function isJournal(): boolean {
 const PRIORITY: Record<Level, number> = { error: 3, warn: 4, info: 6, debug: 7 }; // sd-daemon(3)
 const COLOUR: Record<Level, string> = { error: '31', warn: '33', info: '36', debug: '2' };
 
-function formatter(format: LogFormat): (event: Event) => string {
+function formatter(format: LogFormat, verbose = 0): (event: Event) => string {
   switch (format) {
     case 'json':
-      return (event) => JSON.stringify(fields(event));
+      return (event) => JSON.stringify(fields(event, verbose > 1));
     case 'logfmt':
       return (event) =>
-        Object.entries(fields(event))
+        Object.entries(fields(event, false))
+          .filter(([, value]) => value !== undefined)
           .map(([key, value]) => `${key}=${logfmtValue(value)}`)
           .join(' ');
     case 'pretty': {
@@ -105,8 +106,10 @@ function formatter(format: LogFormat): (event: Event) => string {
   }
 }
 
-function fields({ type, ...rest }: Event) {
-  return { time: new Date().toISOString(), level: levelOf({ type, ...rest } as Event), event: type, ...rest };
+function fields(event: Event, withStack: boolean) {
+  const { type, ...rest } = event;
+  const shown = 'stack' in rest && !withStack ? { ...rest, stack: undefined } : rest;
+  return { time: new Date().toISOString(), level: levelOf(event), event: type, ...shown };
 }
 
 function logfmtValue(value: unknown): string {
@@ -117,7 +120,7 @@ function logfmtValue(value: unknown): string {
 /** Lines on stderr, in one of the formats; what is too quiet for the verbosity is left out. */
 export function logReporter(format: LogFormat, { quiet, verbose }: Verbosity): Report {
   const loudest = quiet ? 1 : verbose > 0 ? 3 : 2;
-  const line = formatter(format);
+  const line = formatter(format, verbose);
   return (event) => {
     if (LOUDNESS[levelOf(event)] <= loudest) writeLine(line(event));
     if (event.type === 'failed' && verbose > 1 && event.stack && format !== 'json') writeLine(event.stack);
