@@ -4,15 +4,18 @@
 #
 # The kernel gives a group's signal to all members at once (kill(2)), and a shell runs its traps before the next command: what was sent to
 # the group before the question came is told before the answer.
+interrupted=''
 for signal in "$@"; do
   # shellcheck disable=SC2064
-  trap "echo $signal" "$signal" 2>/dev/null
+  trap "interrupted=1; echo $signal" "$signal" 2>/dev/null
 done
 echo ready
 while :; do
   if read -r question; then
     echo "asked $question"
-  elif [ $? -le 128 ]; then
-    exit 0 # the end of the input; above 128 a trap has interrupted the read
+  elif [ -n "$interrupted" ]; then # a trap ends the read, and not every shell says so by its status
+    interrupted=''
+  else
+    exit 0
   fi
 done

@@ -23,6 +23,7 @@ export function withSpinner(lines: Report): Report {
     if (!spinner.isSpinning) spinner.start();
   };
   const hide = () => {
+    if (waitingFor === undefined) return; // stopping it twice would move the cursor under the child's feet
     waitingFor = undefined;
     spinner?.stop();
   };
