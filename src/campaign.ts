@@ -1,5 +1,5 @@
 import { type Backend, Gone, type Place, Refused, Unusable, type Waiting } from './backend.ts';
-import { now, pause } from './clock.ts';
+import { now, pause, within } from './clock.ts';
 import type { Report } from './events.ts';
 import { Renewal, type RenewalHooks } from './renewal.ts';
 import type { Timing } from './timing.ts';
@@ -39,7 +39,7 @@ const LOOK_AGAIN_MS = 10_000;
 /** Connecting takes longer than a request on an open connection. */
 const SHORTEST_ATTEMPT_MS = 2000;
 const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 15_000;
+const LONGEST_PAUSE_MS = 5000;
 
 /**
  * Campaigns until we lead. Throws NotElected when --wait has run out, Refused or Unusable when it cannot succeed, and the signal's reason
@@ -49,7 +49,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   const giveUpAt = now() + options.waitMs;
   const timeUp = new AbortController();
   const timer = Number.isFinite(options.waitMs) ? setTimeout(() => timeUp.abort(), options.waitMs) : undefined;
-  const within = AbortSignal.any([signal, timeUp.signal]);
+  const untilEnd = AbortSignal.any([signal, timeUp.signal]);
   let pauseMs = FIRST_PAUSE_MS;
   let ledBy: Waiting | undefined;
   let lastProblem = 'no answer';
@@ -57,20 +57,20 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   const enterAgain = () => {
     seat.renewal.end();
     const { place } = seat;
-    backend.release(place, AbortSignal.timeout(options.timing.requestMs)).catch(() => {}); // what may be left of it
+    backend.release(place, within(options.timing.requestMs)).catch(() => {}); // what may be left of it
     seat = takeSeat(backend, options);
   };
 
   try {
     for (;;) {
       try {
-        const standing = await look(backend, seat, options, within);
+        const standing = await look(backend, seat, options, untilEnd);
         pauseMs = FIRST_PAUSE_MS;
         if (standing.leads) return seat;
         if (isNews(standing, ledBy)) options.report({ type: 'standby', ...pick(standing) });
         ledBy = standing;
         if (options.once) throw new NotElected(ledBy, 'somebody else leads');
-        await vacancy(backend, seat, standing, within);
+        await vacancy(backend, seat, standing, untilEnd);
       } catch (error) {
         if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;
         signal.throwIfAborted();
@@ -81,7 +81,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         } else {
           const retryInMs = Math.min(pauseMs * (0.5 + Math.random()), Math.max(0, giveUpAt - now()));
           options.report({ type: 'unreachable', reason: lastProblem, retryInMs: Math.round(retryInMs) });
-          await pause(retryInMs, within);
+          await pause(retryInMs, untilEnd);
           pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
         }
       }
@@ -89,7 +89,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
     }
   } catch (error) {
     seat.renewal.end();
-    await backend.release(seat.place, AbortSignal.timeout(options.timing.requestMs)).catch(() => {}); // it runs out by itself
+    await backend.release(seat.place, within(options.timing.requestMs)).catch(() => {}); // it runs out by itself
     throw error;
   } finally {
     clearTimeout(timer);
@@ -106,7 +106,7 @@ async function look(backend: Backend, seat: Leadership, options: CampaignOptions
   const sentAt = now();
   const attemptMs = Math.max(options.timing.requestMs, SHORTEST_ATTEMPT_MS);
   try {
-    const standing = await backend.acquire(place, AbortSignal.any([signal, AbortSignal.timeout(attemptMs)]));
+    const standing = await backend.acquire(place, within(attemptMs, signal));
     if (standing.leads || place.ttlMs !== undefined) renewal.start(seat.heldSince ?? sentAt);
     return standing;
   } finally {
@@ -124,12 +124,12 @@ async function vacancy(
   signal: AbortSignal,
 ): Promise<void> {
   const over = new AbortController();
-  const within = AbortSignal.any([signal, over.signal]);
+  const untilOver = AbortSignal.any([signal, over.signal]);
   try {
     const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
     const gone = await Promise.race([
-      backend.vacancy(place, waiting, within),
-      pause(LOOK_AGAIN_MS * (1 + Math.random() / 2), within),
+      backend.vacancy(place, waiting, untilOver),
+      pause(LOOK_AGAIN_MS * (1 + Math.random() / 2), untilOver),
       lost,
     ]);
     if (gone) throw gone;

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { type BackendSpec, type Candidate, openBackend } from './backends/index.ts';
-import { now } from './clock.ts';
+import { now, within } from './clock.ts';
 import { killTree, type TreeMarks } from './tree.ts';
 
 export interface Facts {
@@ -26,7 +26,7 @@ async function cleanUp({ marks, backend: spec, candidate, handle }: Facts, isRel
     );
   } else if (isRelease && handle) {
     const backend = await openBackend(spec, candidate);
-    await backend.release({ ttlMs: undefined, handle }, AbortSignal.timeout(PATIENCE_MS)).catch(() => {}); // it runs out by itself
+    await backend.release({ ttlMs: undefined, handle }, within(PATIENCE_MS)).catch(() => {}); // it runs out by itself
     await backend[Symbol.asyncDispose]();
   }
 }

@@ -38,3 +38,10 @@ export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {
     signal?.addEventListener('abort', done);
   });
 }
+
+/** Aborts after the time, with a reason that can be shown, or together with the given signal. */
+export function within(durationMs: number, signal?: AbortSignal): AbortSignal {
+  const late = new AbortController();
+  setTimeout(() => late.abort(new Error(`no answer within ${Math.round(durationMs)}ms`)), durationMs).unref();
+  return signal ? AbortSignal.any([signal, late.signal]) : late.signal;
+}

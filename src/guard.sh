@@ -14,7 +14,7 @@
 # On stdout: "ready", and "armed N" for each "until" and "forever".
 set -u
 node=$2 cleanup=$3
-job='' facts='{}' alarm='' nap=''
+job='' facts='{}' alarm=''
 
 kill_job() { [ -z "$job" ] || kill -s KILL -- "$job" 2>/dev/null; }
 
@@ -24,7 +24,8 @@ clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
 # Sleeps in pieces, since a sleep may be ended from outside, and looks at the clock again before it acts. It is called off with USR1, which is never
 # ignored here: a TERM that came before the trap was set would be lost, and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
-  trap 'kill -s KILL "$nap" 2>/dev/null; wait 2>/dev/null; exit 0' USR1
+  older=${!-} # what $! is before there is a nap of ours
+  trap '[ "${!-}" = "$older" ] || { kill -s KILL "$!"; wait "$!"; } 2>/dev/null; exit 0' USR1
   while
     read -r up _ </proc/uptime
     left=$(($1 - ${up%.*}${up#*.}))
@@ -33,8 +34,7 @@ watch_the_clock() {
     part=$((left % 100))
     [ "$part" -gt 9 ] || part=0$part
     sleep "$((left / 100)).$part" &
-    nap=$!
-    wait "$nap"
+    wait "$!"
   done
   kill_job
   clean_up end

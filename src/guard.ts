@@ -25,7 +25,7 @@ export class Guard {
   readonly #report: Report;
   #process!: ChildProcessByStdio<Writable, Readable, null>;
   #job: string | undefined;
-  #facts = '{}';
+  #facts: (() => unknown) | undefined;
   #until = 'forever';
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
@@ -48,10 +48,14 @@ export class Guard {
     this.#tell(`job ${this.#job}`);
   }
 
-  /** What the clean-up has to know, as JSON. It goes through a pipe and stays in memory. */
-  setFacts(facts: unknown): void {
-    this.#facts = JSON.stringify(facts);
-    this.#tell(`facts ${this.#facts}`);
+  /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
+  setFacts(facts: () => unknown): void {
+    this.#facts = facts;
+    this.#tellFacts();
+  }
+
+  #tellFacts(): void {
+    if (this.#facts) this.#tell(`facts ${JSON.stringify(this.#facts())}`);
   }
 
   /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
@@ -102,7 +106,7 @@ export class Guard {
       clearTimeout(this.#answerBy);
       for (const resolve of this.#whenArmed.splice(0)) resolve();
     });
-    if (this.#facts !== '{}') this.#tell(`facts ${this.#facts}`);
+    this.#tellFacts();
     if (this.#job !== undefined) this.#tell(`job ${this.#job}`);
     this.#arm();
   }

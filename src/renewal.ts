@@ -1,5 +1,5 @@
 import { type Backend, Gone, type Place } from './backend.ts';
-import { now, pause } from './clock.ts';
+import { now, pause, within } from './clock.ts';
 import type { Timing } from './timing.ts';
 
 /** Nothing that was due is noticed later than this: timers stand still while the machine sleeps, and a check is cheap. */
@@ -105,8 +105,7 @@ export class Renewal {
       if (signal.aborted || !this.check()) return;
       const sentAt = now();
       try {
-        const within = AbortSignal.any([signal, AbortSignal.timeout(this.#timing.requestMs)]);
-        const ttlMs = await this.#backend.renew(this.#place, within);
+        const ttlMs = await this.#backend.renew(this.#place, within(this.#timing.requestMs, signal));
         if (signal.aborted || !this.check()) return;
         this.#confirm(sentAt, this.#place.ttlMs === undefined ? undefined : ttlMs);
         dueAt = sentAt + this.#timing.renewEveryMs;

