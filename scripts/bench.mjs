@@ -34,22 +34,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => p
 const nodes = findNodes();
 const temporary = join(folder, 'tmp'); // of the candidates: Node keeps compiled code there
 mkdirSync(temporary);
-const etcd = await startEtcd(folder);
 const env = { TMPDIR: temporary, ETCDCTL_API: '3' };
+const etcd = await startEtcd(folder);
 const machine = describeMachine(nodes, folder);
-
-const startedAt = performance.now();
-const results = {};
-for (const name of options.measures) results[name] = await measures()[name]();
-await etcd.stop();
-progress(`done in ${Math.round((performance.now() - startedAt) / 1000)} s\n`);
-if (options.json) {
-  const plain = Object.fromEntries(Object.entries(results).map(([name, of]) => [name, Object.fromEntries(of)]));
-  console.log(JSON.stringify({ machine, results: plain }, null, 2));
-} else {
-  console.log(report().join('\n\n'));
-}
-process.exit();
 
 function readOptions() {
   let values;
@@ -280,3 +267,16 @@ const reports = {
     return [`### Memory (${of.get('flock').main.length} runs each)`, markdownTable(head, rows)];
   },
 };
+
+const startedAt = performance.now();
+const results = {};
+for (const name of options.measures) results[name] = await measures()[name]();
+await etcd.stop();
+progress(`done in ${Math.round((performance.now() - startedAt) / 1000)} s\n`);
+if (options.json) {
+  const plain = Object.fromEntries(Object.entries(results).map(([name, of]) => [name, Object.fromEntries(of)]));
+  console.log(JSON.stringify({ machine, results: plain }, null, 2));
+} else {
+  console.log(report().join('\n\n'));
+}
+process.exit();
