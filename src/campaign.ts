@@ -38,6 +38,8 @@ export interface CampaignOptions {
 const LOOK_AGAIN_MS = 10_000;
 /** Connecting takes longer than a request on an open connection. */
 const SHORTEST_ATTEMPT_MS = 2000;
+/** A store that stays away is spoken of now and then. */
+const TELL_AGAIN_MS = 30_000;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 5000;
 
@@ -53,6 +55,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   let pauseMs = FIRST_PAUSE_MS;
   let ledBy: Waiting | undefined;
   let lastProblem = 'no answer';
+  let told = { problem: '', at: 0 };
   let seat = takeSeat(backend, options);
   const enterAgain = () => {
     seat.renewal.end();
@@ -80,7 +83,10 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
           enterAgain();
         } else {
           const retryInMs = Math.min(pauseMs * (0.5 + Math.random()), Math.max(0, giveUpAt - now()));
-          options.report({ type: 'unreachable', reason: lastProblem, retryInMs: Math.round(retryInMs) });
+          if (lastProblem !== told.problem || now() >= told.at + TELL_AGAIN_MS) {
+            options.report({ type: 'unreachable', reason: lastProblem, retryInMs: Math.round(retryInMs) });
+            told = { problem: lastProblem, at: now() };
+          }
           await pause(retryInMs, untilEnd);
           pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
         }

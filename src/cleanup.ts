@@ -31,4 +31,5 @@ async function cleanUp({ marks, backend: spec, candidate, handle }: Facts, isRel
   }
 }
 
+process.noDeprecation = true;
 cleanUp(JSON.parse(readFileSync(0, 'utf8')), process.argv[2] === 'release').then(() => process.exit());

@@ -5,6 +5,7 @@ import { basename, join, resolve } from 'node:path';
 import type { BackendSpec } from './backends/index.ts';
 import { parseDuration } from './durations.ts';
 import { EXIT, Failure } from './outcome.ts';
+import { CONTROL, printable } from './text.ts';
 import { PROFILES, planTiming, type Timing } from './timing.ts';
 
 export const LOG_FORMATS = ['auto', 'pretty', 'plain', 'json', 'logfmt'] as const;
@@ -74,13 +75,6 @@ export function readConfig(options: Options, command: string, args: string[], en
 }
 
 const usage = (message: string): Failure => new Failure(EXIT.usage, message);
-
-/** Control characters would break lines of logs and terminals, and of the store's other readers. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
-
-/** Makes a text from elsewhere harmless to show. */
-export const printable = (text: string): string => text.replace(new RegExp(CONTROL, 'g'), '?');
 
 function duration(option: string, text: string): number {
   try {

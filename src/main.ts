@@ -11,6 +11,7 @@ import { Signals } from './signals.ts';
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
+  process.noDeprecation = true; // Node's advice to programmers, on a stderr that is the user's
   const signals = new Signals();
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {

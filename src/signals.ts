@@ -73,18 +73,13 @@ interface SignalWrap {
  * reached through the deprecated process.binding; where that is gone a real-time signal ends elect-run and the guard ends the child.
  */
 function catchRealtime(signal: number, onsignal: () => void): void {
-  const before = process.noDeprecation;
   try {
-    process.noDeprecation = true;
     const { binding } = process as unknown as { binding(name: string): { Signal: new () => SignalWrap } };
     const wrap = new (binding('signal_wrap').Signal)();
     wrap.unref();
     wrap.onsignal = onsignal;
     if (wrap.start(signal) === 0) realtime.push(wrap);
-  } catch {
-  } finally {
-    process.noDeprecation = before ?? false;
-  }
+  } catch {}
 }
 
 /** A handle that is collected as garbage stops listening. */

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
+import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
+import { printable } from '../text.ts';
 import { EtcdMembers, type EtcdSpec } from './etcd/members.ts';
 import type { Candidate } from './index.ts';
 
@@ -55,8 +56,8 @@ export class EtcdBackend implements Backend {
   }
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
-    place.handle ??= await this.#grant(place, signal);
-    const { key, lease } = place.handle;
+    if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
+    const { key, lease } = place.handle!;
     const answer = await this.#members.call(signal, ({ kv }) =>
       kv.txn({
         // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
@@ -68,14 +69,14 @@ export class EtcdBackend implements Backend {
         failure: this.#look(key),
       }),
     );
-    const [mine, first, line, ...parents] = answer.responses.flatMap(({ response_range }) =>
+    const [mine, first, line] = answer.responses.flatMap(({ response_range }) =>
       response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
     );
     const own = mine?.[0];
     if (!own) throw this.#gone(place);
     place.revision = own.create_revision;
     place.asOf = answer.header.revision;
-    this.#mustStandAlone(line!, parents.flat());
+    this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
     if (position === 0) return { leads: true };
     place.ahead = line![position - 1]!.key.toString();
@@ -138,7 +139,7 @@ export class EtcdBackend implements Backend {
     this.#members.close();
   }
 
-  async #grant(place: EtcdPlace, signal: AbortSignal): Promise<EtcdHandle> {
+  async #grant(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     // Our own choice of id: an answer that is lost leaves a lease behind that holds no key and runs out.
     const lease = (randomBytes(8).readBigUInt64BE() >> 1n) | 1n;
     const TTL = Math.ceil(this.#candidate.ttlMs / 1000);
@@ -146,7 +147,7 @@ export class EtcdBackend implements Backend {
       leaseClient.leaseGrant({ ID: String(lease), TTL }),
     );
     place.ttlMs = Number(granted.TTL) * 1000;
-    return { key: this.#prefix + lease.toString(16), lease: String(lease) };
+    place.handle = { key: this.#prefix + lease.toString(16), lease: String(lease) };
   }
 
   /** Our own key; who leads; all who stand in the line, in their order; and the lines in which our name would be a key. */
@@ -161,31 +162,39 @@ export class EtcdBackend implements Backend {
       { request_range: { key: bytes(key) } },
       { request_range: { ...line, limit: 1 } },
       { request_range: { ...line, keys_only: true } },
-      ...parentsOf(this.#candidate.election).map((parent) => ({
-        request_range: {
-          key: bytes(`${parent}/`),
-          range_end: prefixEnd(`${parent}/`),
-          keys_only: true,
-          limit: PARENT_KEYS,
-        },
-      })),
     ];
   }
 
-  /** A name inside another (`a` and `a/b`) would stand in the other's line, and nobody would ever lead. */
-  #mustStandAlone(line: KeyValue[], parents: KeyValue[]): void {
+  /** An election inside ours (`a/b` in `a`) stands in our line, and nobody would ever lead. */
+  #mustStandAlone(line: KeyValue[]): void {
     const stranger = line.find(({ key }) => !isSeat(key.toString().slice(this.#prefix.length)));
-    if (stranger) {
-      throw new Unusable(
-        `--name ${this.#candidate.election}: the key ${stranger.key} lies below it and blocks the election; choose another name`,
-      );
-    }
-    for (const { key } of parents) {
-      const parent = parentsOf(this.#candidate.election).find((name) => isSeat(key.toString().slice(name.length + 1)));
-      if (parent)
+    if (!stranger) return;
+    const { election } = this.#candidate;
+    throw new Unusable(
+      `--name ${election}: the key ${printable(stranger.key.toString())} lies below it and blocks the election; choose another name`,
+    );
+  }
+
+  /** The other way round: our keys would stand in the line of `a` if our name is `a/b`. What we may not read is not looked at. */
+  async #mustNotBlockParents(signal: AbortSignal): Promise<void> {
+    for (const parent of parentsOf(this.#candidate.election)) {
+      const range = {
+        key: bytes(`${parent}/`),
+        range_end: prefixEnd(`${parent}/`),
+        keys_only: true,
+        limit: PARENT_KEYS,
+      };
+      const { kvs } = await this.#members
+        .call(signal, ({ kv }) => kv.range(range))
+        .catch((error) => {
+          if (error instanceof Refused) return { kvs: [] };
+          throw error;
+        });
+      if (kvs.some(({ key }) => isSeat(key.toString().slice(parent.length + 1)))) {
         throw new Unusable(
           `--name ${this.#candidate.election} lies inside the election ${parent} and would block it; choose another name`,
         );
+      }
     }
   }
 
@@ -235,10 +244,13 @@ function prefixEnd(prefix: string): Buffer {
 /** A lease id as etcd writes it into a candidate's key: hex without padding. */
 const isSeat = (suffix: string): boolean => /^[0-9a-f]{1,16}$/.test(suffix);
 
-/** `a/b/c` → `a/b`, `a`. */
+/** `a/b/c` → `a`, `a/b`. */
 function parentsOf(name: string): string[] {
   const parts = name.split('/');
-  return parts.slice(1).map((_, index) => parts.slice(0, parts.length - 1 - index).join('/'));
+  return parts
+    .slice(1)
+    .map((_, index) => parts.slice(0, index + 1).join('/'))
+    .filter(Boolean);
 }
 
 function ignoreNotFound(error: Error): void {

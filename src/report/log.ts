@@ -1,7 +1,8 @@
 import { fstatSync, writeSync } from 'node:fs';
-import { type LogFormat, printable } from '../config.ts';
+import type { LogFormat } from '../config.ts';
 import { formatDuration } from '../durations.ts';
 import { type Event, type Level, levelOf, type Report } from '../events.ts';
+import { printable } from '../text.ts';
 
 const LOUDNESS: Record<Level, number> = { error: 0, warn: 1, info: 2, debug: 3 };
 

@@ -106,7 +106,7 @@ export class EtcdMembers {
           stream.write({ ID: lease });
         });
       } finally {
-        stream.cancel();
+        hangUp(stream);
       }
     });
   }
@@ -133,7 +133,7 @@ export class EtcdMembers {
       this.#reset(member);
       throw error;
     } finally {
-      stream.cancel();
+      hangUp(stream);
     }
   }
 
@@ -191,6 +191,12 @@ export class EtcdMembers {
 /** The cluster's answer: no other member would say otherwise. */
 const isFinal = (error: Error): boolean =>
   error instanceof Refused || error instanceof Unusable || /lease not found/.test(error.message);
+
+/** Ended first, then cancelled: etcd3 takes the cancellation of a stream that is open for a failure, and closes the whole connection. */
+function hangUp(stream: { end(): void; cancel(): void }): void {
+  stream.end();
+  stream.cancel();
+}
 
 /** A member that lost its cluster answers "no leader" at once instead of keeping us waiting (etcd's Go client sends the same). */
 function requireLeader(options: InterceptorOptions, nextCall: NextCall): InterceptingCall {
