@@ -1,5 +1,8 @@
 import { becomeSubreaper, reap } from './native.ts';
-import { ownChildren, readProc } from './proc.ts';
+import { childrenOfOurs, readProc } from './proc.ts';
+
+/** Children that Node itself waits for: to be added as soon as they are started. */
+export const ownChildren = new Set<number | undefined>();
 
 /**
  * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
@@ -8,17 +11,14 @@ import { ownChildren, readProc } from './proc.ts';
 export class Adoption {
   /** Whether orphans come to us. */
   readonly isComplete: boolean;
-  readonly #ours: () => Iterable<number>;
   readonly #reapDead = () => {
     for (const pid of this.#adopted()) {
       if (!readProc(pid)) reap(pid);
     }
   };
 
-  /** `ours`: the children that Node itself waits for. */
-  constructor(ours: () => Iterable<number>) {
-    this.#ours = ours;
-    this.isComplete = becomeSubreaper() && ownChildren() !== undefined;
+  constructor() {
+    this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
     process.on('SIGCHLD', this.#reapDead);
   }
 
@@ -32,8 +32,7 @@ export class Adoption {
   }
 
   #adopted(): number[] {
-    const ours = new Set(this.#ours());
-    return (ownChildren() ?? []).filter((pid) => !ours.has(pid));
+    return (childrenOfOurs() ?? []).filter((pid) => !ownChildren.has(pid));
   }
 
   end(): void {

@@ -1,6 +1,7 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { execa } from 'execa';
+import { ownChildren } from './adoption.ts';
 import { lookUpCommand } from './lookup.ts';
 import { openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';

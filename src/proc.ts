@@ -50,7 +50,7 @@ export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): bo
 }
 
 /** Our children, zombies included, or undefined where the kernel was built without CONFIG_PROC_CHILDREN. */
-export function ownChildren(): number[] | undefined {
+export function childrenOfOurs(): number[] | undefined {
   try {
     // Children of any of our threads are listed with the thread that started them; adopted ones with the main thread.
     const tasks = readdirSync('/proc/self/task');

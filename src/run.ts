@@ -65,8 +65,6 @@ class Term {
   readonly #guard: Guard;
   readonly #marks: TreeMarks;
   readonly #witness: Witness | undefined;
-  /** Children that Node waits for. */
-  readonly #ours: number[] = [];
   #adoption: Adoption | undefined;
   #handle: unknown;
   #lastDoubt = 'no renewal was confirmed in time';
@@ -130,7 +128,7 @@ class Term {
 
   #campaign(signal: AbortSignal): Promise<Leadership> {
     const { timing, waitMs, once } = this.#config;
-    return campaign(
+    const campaigning = campaign(
       this.#backend,
       {
         timing,
@@ -149,19 +147,13 @@ class Term {
       },
       signal,
     );
-  }
-
-  async end(): Promise<void> {
-    this.#witness?.end();
-    this.#adoption?.end();
-    await this.#guard.standDown();
-    await this.#backend[Symbol.asyncDispose]();
+    this.#adoption ??= new Adoption(); // takes some milliseconds, in which the store can answer
+    return campaigning;
   }
 
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
   async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
     this.#guard.setDeadline(renewal.killAt);
-    this.#adoption ??= new Adoption(() => [...this.#ours, ...this.#guard.sessions, ...this.#marks.helpers]);
     const armed = Promise.all([this.#guard.armed(), this.#witness?.ready]);
     const unguarded = this.#guard.failed.then((reason) => {
       throw new Failure(EXIT.software, `the guard cannot be started: ${reason}`);
@@ -230,7 +222,6 @@ class Term {
           ttlMs: place.ttlMs ?? timing.ttlMs,
         }),
       });
-      this.#ours.push(child.pid);
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();

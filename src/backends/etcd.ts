@@ -11,6 +11,7 @@ interface EtcdPlace extends Place {
   handle: EtcdHandle | undefined;
   /** Our key's create revision: our number in the line. */
   revision: string | undefined;
+  leads: boolean;
   /** The key just ahead of ours, as of `asOf`. */
   ahead: string | undefined;
   /** The store's revision at the last look. */
@@ -52,7 +53,14 @@ export class EtcdBackend implements Backend {
   }
 
   newPlace(): EtcdPlace {
-    return { ttlMs: undefined, handle: undefined, revision: undefined, ahead: undefined, asOf: undefined };
+    return {
+      ttlMs: undefined,
+      handle: undefined,
+      revision: undefined,
+      leads: false,
+      ahead: undefined,
+      asOf: undefined,
+    };
   }
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
@@ -78,7 +86,8 @@ export class EtcdBackend implements Backend {
     place.asOf = answer.header.revision;
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
-    if (position === 0) return { leads: true };
+    place.leads = position === 0;
+    if (place.leads) return { leads: true };
     place.ahead = line![position - 1]!.key.toString();
     return { leads: false, leader: first![0]!.value.toString(), since: undefined, position: position + 1 };
   }
@@ -99,15 +108,12 @@ export class EtcdBackend implements Backend {
   }
 
   async renew(place: EtcdPlace, signal: AbortSignal): Promise<number> {
-    const { key, lease } = place.handle!;
+    if (!place.handle) throw this.#gone(place);
+    const { key, lease } = place.handle;
     const [ttlSeconds] = await Promise.all([
       this.#members.keepAlive(lease, signal),
-      // The watch tells of a deleted key at once, unless its connection died without a word.
-      this.#members
-        .call(signal, ({ kv }) => kv.range({ key: bytes(key), keys_only: true }))
-        .then(({ kvs }) => {
-          if (kvs.length === 0) throw this.#gone(place);
-        }),
+      // The watch tells of a deleted key at once, unless its connection died without a word. Those who stand by look at the line anyway.
+      place.leads && this.#mustHave(place, key, signal),
     ]);
     if (ttlSeconds <= 0) throw this.#gone(place);
     place.ttlMs = ttlSeconds * 1000;
@@ -196,6 +202,11 @@ export class EtcdBackend implements Backend {
         );
       }
     }
+  }
+
+  async #mustHave(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(key), keys_only: true }));
+    if (kvs.length === 0) throw this.#gone(place);
   }
 
   #gone(place: EtcdPlace): Gone {
