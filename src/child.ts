@@ -46,6 +46,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     buffer: false,
     reject: false,
   });
+  ownChildren.add(subprocess.pid);
   if (subprocess.pid === undefined)
     throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
   const pidfd = openPidfd(subprocess.pid);

@@ -151,6 +151,13 @@ class Term {
     return campaigning;
   }
 
+  async end(): Promise<void> {
+    this.#witness?.end();
+    this.#adoption?.end();
+    await this.#guard.standDown();
+    await this.#backend[Symbol.asyncDispose]();
+  }
+
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
   async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
     this.#guard.setDeadline(renewal.killAt);
