@@ -1,8 +1,18 @@
 import { becomeSubreaper, reap } from './native.ts';
 import { childrenOfOurs, readProc } from './proc.ts';
 
-/** Children that Node itself waits for: to be added as soon as they are started. */
-export const ownChildren = new Set<number | undefined>();
+const nodesOwn = new Set<number>();
+
+/** A child that Node itself waits for: to be told at once when it is started. */
+export function isNodesOwn(child: {
+  pid?: number | undefined;
+  once(event: 'exit', listener: () => void): unknown;
+}): void {
+  const { pid } = child;
+  if (pid === undefined) return;
+  nodesOwn.add(pid);
+  child.once('exit', () => nodesOwn.delete(pid));
+}
 
 /**
  * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
@@ -32,7 +42,7 @@ export class Adoption {
   }
 
   #adopted(): number[] {
-    return (childrenOfOurs() ?? []).filter((pid) => !ownChildren.has(pid));
+    return (childrenOfOurs() ?? []).filter((pid) => !nodesOwn.has(pid));
   }
 
   end(): void {

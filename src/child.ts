@@ -1,7 +1,7 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { execa } from 'execa';
-import { ownChildren } from './adoption.ts';
+import { isNodesOwn } from './adoption.ts';
 import { lookUpCommand } from './lookup.ts';
 import { openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
@@ -46,7 +46,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     buffer: false,
     reject: false,
   });
-  ownChildren.add(subprocess.pid);
+  isNodesOwn(subprocess);
   if (subprocess.pid === undefined)
     throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
   const pidfd = openPidfd(subprocess.pid);

@@ -2,7 +2,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { ownChildren } from './adoption.ts';
+import { isNodesOwn } from './adoption.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { trySignal } from './tree.ts';
@@ -92,7 +92,7 @@ export class Guard {
     });
     this.#process = guard;
     this.#armed = undefined;
-    ownChildren.add(guard.pid);
+    isNodesOwn(guard);
     if (guard.pid !== undefined) this.sessions.push(guard.pid);
     guard.stdin.on('error', () => {}); // its death is told by `exit`
     guard.once('error', (error) => this.#replace(error.message));

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { ownChildren } from './adoption.ts';
+import { isNodesOwn } from './adoption.ts';
 import { signalNumber } from './outcome.ts';
 import { FORWARDED } from './signals.ts';
 
@@ -21,7 +21,7 @@ export class Witness {
     const numbers = FORWARDED.map((signal) => String(signalNumber(signal)));
     this.#process = spawn('/bin/sh', [SCRIPT, ...numbers], { stdio: ['pipe', 'pipe', 'ignore'], cwd: '/' });
     this.pid = this.#process.pid;
-    ownChildren.add(this.pid);
+    isNodesOwn(this.#process);
     this.ready = new Promise((resolve) => this.#waiting.push(resolve));
     for (const source of [this.#process, this.#process.stdin]) source.on('error', () => this.#leave());
     this.#process.on('exit', () => this.#leave());

@@ -12,7 +12,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { ownChildren } from '../adoption.ts';
+import { isNodesOwn } from '../adoption.ts';
 import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
 import { lookUpCommand } from '../lookup.ts';
@@ -77,7 +77,7 @@ export class FileBackend implements Backend {
       return pause(100, signal);
     }
     const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
-    ownChildren.add(helper.pid);
+    isNodesOwn(helper);
     await new Promise<void>((resolve) => {
       const stop = () => helper.kill('SIGKILL');
       signal.addEventListener('abort', stop);

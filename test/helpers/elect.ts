@@ -41,9 +41,13 @@ export class Elect {
       env: { ...process.env, ELECT_RUN_LOG_FORMAT: 'json', ...options.env },
       cwd: options.cwd,
       stdio: [options.stdin ?? 'ignore', 'pipe', 'pipe'],
+      detached: true, // no controlling terminal, also when the tests are run from one
     });
     running.add(this);
-    this.process.stdout!.on('data', (chunk: Buffer) => this.#stdout.push(chunk));
+    this.process.stdout!.on('data', (chunk: Buffer) => {
+      this.#stdout.push(chunk);
+      this.#wake();
+    });
     let rest_ = '';
     this.process.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
       this.stderr += chunk;
@@ -92,6 +96,14 @@ export class Elect {
     return this.#until(`stderr ${text}`, timeoutMs, () =>
       (typeof text === 'string' ? this.stderr.includes(text) : text.test(this.stderr)) ? this.stderr : undefined,
     );
+  }
+
+  /** Until stdout shows this text. */
+  async prints(text: string | RegExp, timeoutMs?: number): Promise<string> {
+    return this.#until(`stdout ${text}`, timeoutMs, () => {
+      const shown = this.stdout.toString();
+      return (typeof text === 'string' ? shown.includes(text) : text.test(shown)) ? shown : undefined;
+    });
   }
 
   #until<T>(what: string, timeoutMs = 20_000, find: () => T | undefined): Promise<T> {

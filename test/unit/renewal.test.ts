@@ -22,8 +22,17 @@ const timing: Timing = { ttlMs: 3000, renewEveryMs: 1000, requestMs: 500, graceM
 
 function start(renew: (signal: AbortSignal) => Promise<number>) {
   const place: Place = { ttlMs: 3000, handle: {} };
-  const backend = { renew: (_: Place, signal: AbortSignal) => renew(signal), gone: () => new Promise(() => {}) } as unknown as Backend;
-  const seen = { confirmed: [] as number[], unanswered: [] as string[], stop: false, kill: false, gone: undefined as Gone | undefined };
+  const backend = {
+    renew: (_: Place, signal: AbortSignal) => renew(signal),
+    gone: () => new Promise(() => {}),
+  } as unknown as Backend;
+  const seen = {
+    confirmed: [] as number[],
+    unanswered: [] as string[],
+    stop: false,
+    kill: false,
+    gone: undefined as Gone | undefined,
+  };
   const renewal = new Renewal(backend, place, timing, {
     confirmed: (expiresAt) => seen.confirmed.push(expiresAt),
     unanswered: (reason) => seen.unanswered.push(reason),

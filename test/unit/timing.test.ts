@@ -3,11 +3,14 @@ import { Failure } from '../../src/outcome.ts';
 import { PROFILES, planTiming } from '../../src/timing.ts';
 
 describe('the budget', () => {
-  test.each(Object.entries(PROFILES))('fits for profile %s: a renewal and its retry end before the child has to be stopped', (_, profile) => {
-    const { ttlMs, renewEveryMs, requestMs, graceMs, marginMs } = planTiming(profile);
-    expect(renewEveryMs + 2 * requestMs).toBeLessThanOrEqual(ttlMs - marginMs - graceMs);
-    expect(marginMs).toBeGreaterThanOrEqual(150);
-  });
+  test.each(Object.entries(PROFILES))(
+    'fits for profile %s: a renewal and its retry end before the child has to be stopped',
+    (_, profile) => {
+      const { ttlMs, renewEveryMs, requestMs, graceMs, marginMs } = planTiming(profile);
+      expect(renewEveryMs + 2 * requestMs).toBeLessThanOrEqual(ttlMs - marginMs - graceMs);
+      expect(marginMs).toBeGreaterThanOrEqual(150);
+    },
+  );
 
   test('holds for every lease that is accepted', () => {
     for (let ttlMs = 100; ttlMs < 60_000; ttlMs += 97) {

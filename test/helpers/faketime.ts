@@ -1,0 +1,35 @@
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { newFolder } from './folders.ts';
+import { LIBFAKETIME } from './needs.ts';
+
+/** A wall clock that can be stepped while a process runs (libfaketime). The monotonic clocks stay real, as they do when a real one is set. */
+export class WallClock {
+  readonly #folder = newFolder('clock');
+  readonly #file = join(this.#folder, 'offset');
+
+  constructor() {
+    this.step(0);
+  }
+
+  /** For the process whose clock this is. */
+  get env(): NodeJS.ProcessEnv {
+    return {
+      LD_PRELOAD: LIBFAKETIME,
+      FAKETIME_DONT_FAKE_MONOTONIC: '1',
+      FAKETIME_TIMESTAMP_FILE: this.#file,
+      FAKETIME_NO_CACHE: '1',
+    };
+  }
+
+  /** From now on the process reads the true time plus so many seconds. */
+  step(offsetSeconds: number): void {
+    // By rename, so that it is never read half written.
+    writeFileSync(`${this.#file}.new`, `${offsetSeconds < 0 ? '' : '+'}${offsetSeconds}\n`);
+    renameSync(`${this.#file}.new`, this.#file);
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}

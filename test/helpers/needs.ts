@@ -1,0 +1,67 @@
+import { accessSync, constants, existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'vitest';
+
+/** What a test may need from the machine. The value: undefined when it is there, else why not and how to get it. */
+const NEEDS = {
+  etcd: () => program('etcd', 'etcd-server'),
+  etcdctl: () => program('etcdctl', 'etcd-client'),
+  redis: () => program('redis-server', 'redis-server'),
+  zookeeper: () => file('ZooKeeper', '/usr/share/java/zookeeper.jar', 'libzookeeper-java'),
+  openssl: () => program('openssl', 'openssl'),
+  flock: () => program('flock', 'util-linux'),
+  tmux: () => program('tmux', 'tmux'),
+  bash: () => program('bash', 'bash'),
+  perl: () => program('perl', 'perl'),
+  less: () => program('less', 'less'),
+  faketime: () => (LIBFAKETIME === undefined ? 'libfaketime is not installed: apt-get install libfaketime' : undefined),
+  pidns: () => program('unshare', 'util-linux') ?? (process.getuid!() === 0 ? undefined : 'pid namespaces need root'),
+  netns: () =>
+    program('ip', 'iproute2') ??
+    program('nft', 'nftables') ??
+    (process.getuid!() === 0 ? undefined : 'network namespaces need root'),
+} satisfies Record<string, () => string | undefined>;
+
+export type Need = keyof typeof NEEDS;
+
+export const LIBFAKETIME = ['x86_64-linux-gnu', 'aarch64-linux-gnu', 'arm-linux-gnueabihf', '.']
+  .map((architecture) => join('/usr/lib', architecture, 'faketime/libfaketime.so.1'))
+  .find((path) => existsSync(path));
+
+const program = (name: string, debianPackage: string) =>
+  hasProgram(name) ? undefined : `${name} is not installed: apt-get install ${debianPackage}`;
+
+const file = (name: string, path: string, debianPackage: string) =>
+  existsSync(path) ? undefined : `${name} is not installed: apt-get install ${debianPackage}`;
+
+function hasProgram(name: string): boolean {
+  return [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'].some((folder) => {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Undefined when everything is there. */
+export const whatIsMissing = (needs: Need[]): string | undefined =>
+  needs
+    .map((need) => NEEDS[need]())
+    .filter(Boolean)
+    .join('; ') || undefined;
+
+/**
+ * `describe`, for tests that need servers or tools. Where one cannot be had each test is reported as skipped, by name and with the cause;
+ * with REQUIRE_SERVERS=1 that is a failure.
+ */
+export function describeWith(needs: Need[], name: string, body: () => void): void {
+  const cause = whatIsMissing(needs);
+  if (cause === undefined) describe(name, body);
+  else if (process.env.REQUIRE_SERVERS === '1') {
+    test(`${name}: everything that it needs is there`, () => {
+      throw new Error(`REQUIRE_SERVERS=1, but ${cause}`);
+    });
+  } else describe.skip(`${name} [skipped: ${cause}]`, body);
+}

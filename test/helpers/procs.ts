@@ -1,0 +1,146 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** One process for ever: a pid that was used again has another start time. */
+export interface Identity {
+  pid: number;
+  /** Clock ticks since boot (proc(5), field 22). */
+  startedAt: string;
+}
+
+interface Stat extends Identity {
+  state: string;
+  parent: number;
+  session: number;
+}
+
+function stat(pid: number): Stat | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // The name stands in parentheses and may contain anything.
+    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    return { pid, state: fields[0]!, parent: Number(fields[1]), session: Number(fields[3]), startedAt: fields[19]! };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Remembers who has this pid now. Throws when nobody alive has. */
+export function identify(pid: number): Identity {
+  const found = stat(pid);
+  if (!found || !alive(pid)) throw new Error(`no process ${pid}`);
+  return { pid, startedAt: found.startedAt };
+}
+
+/** A zombie is not alive; given an identity, neither is another process that got the same pid. */
+export function alive(who: number | Identity): boolean {
+  const found = stat(typeof who === 'number' ? who : who.pid);
+  if (!found || 'ZXx'.includes(found.state)) return false;
+  return typeof who === 'number' || found.startedAt === who.startedAt;
+}
+
+/** Stopped by SIGSTOP or the like. */
+export const isStopped = (pid: number): boolean => stat(pid)?.state === 'T';
+
+/** Blocked in flock(2), which waits for a lock. */
+export function waitsForLock(pid: number): boolean {
+  try {
+    return readFileSync('/proc/locks', 'utf8')
+      .split('\n')
+      .some((line) => line.includes('->') && line.split(/\s+/)[5] === String(pid));
+  } catch {
+    return false;
+  }
+}
+
+/** Blocked in a call on its stdin: it has taken what it was told, and waits for more. */
+export function waitsForInput(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')[1] === '0x0';
+  } catch {
+    return false;
+  }
+}
+
+/** The living. */
+export function allPids(): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && alive(pid));
+}
+
+export const childrenOf = (parent: number): number[] => allPids().filter((pid) => stat(pid)?.parent === parent);
+
+export function commandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+/** Everybody alive who has this file open, however the descriptor was come by. */
+export function holdersOf(file: string): number[] {
+  return allPids().filter((pid) => {
+    try {
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === file);
+    } catch {
+      return false;
+    }
+  });
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Waits for an outside fact that nobody tells of. What has an event is awaited as an event. */
+export async function until<T>(
+  predicate: () => T | Promise<T>,
+  what: string,
+  timeoutMs = 20_000,
+): Promise<Exclude<T, false | undefined>> {
+  const giveUpAt = performance.now() + timeoutMs;
+  for (;;) {
+    const found = await predicate();
+    if (found !== false && found !== undefined) return found as Exclude<T, false | undefined>;
+    if (performance.now() > giveUpAt) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await sleep(5);
+  }
+}
+
+/** As kill(2), but no error when it is gone already. */
+export function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Below the range from which the kernel takes ports for outgoing connections, which could snatch that of a server while it restarts. */
+const LOWEST_PORT = 10_000;
+const HIGHEST_PORT = 32_000;
+const given = new Set<number>();
+
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = LOWEST_PORT + Math.floor(Math.random() * (HIGHEST_PORT - LOWEST_PORT));
+    if (given.has(port) || !(await canBind(port))) continue;
+    given.add(port);
+    return port;
+  }
+}
+
+function canBind(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}

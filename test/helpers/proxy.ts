@@ -1,0 +1,114 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+export interface Directions {
+  toServer?: boolean;
+  fromServer?: boolean;
+}
+
+/** One way of one connection. What is held is kept and delivered later, as a network does that lost packets for a while. */
+class Pipe {
+  readonly #to: Socket;
+  #held: Buffer[] | undefined;
+  #isEnded = false;
+
+  constructor(from: Socket, to: Socket, isHeld: boolean) {
+    this.#to = to;
+    if (isHeld) this.hold();
+    from.on('data', (chunk) => {
+      if (this.#held) this.#held.push(chunk);
+      else to.write(chunk);
+    });
+    from.on('close', () => {
+      this.#isEnded = true;
+      if (!this.#held) to.end();
+    });
+  }
+
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  deliver(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const chunk of held) this.#to.write(chunk);
+    if (this.#isEnded) this.#to.end();
+  }
+}
+
+/** A network link to a server, in the test process, which can fail without a word. */
+export class Link {
+  readonly #server: Server;
+  readonly #target: { host: string; port: number };
+  readonly #connections = new Set<{ sockets: Socket[]; toServer: Pipe; fromServer: Pipe }>();
+  #holds: Required<Directions> = { toServer: false, fromServer: false };
+
+  private constructor(target: string) {
+    const [, host, port] = /^(.*):(\d+)$/.exec(target)!;
+    this.#target = { host: host!, port: Number(port) };
+    this.#server = createServer((client) => this.#accept(client));
+  }
+
+  static async start(target: string): Promise<Link> {
+    const link = new Link(target);
+    await new Promise<void>((resolve) => link.#server.listen(0, '127.0.0.1', resolve));
+    links.add(link);
+    return link;
+  }
+
+  /** `host:port` on which it listens. */
+  get endpoint(): string {
+    return `127.0.0.1:${(this.#server.address() as { port: number }).port}`;
+  }
+
+  /** Forwards nothing more in these directions. Connections stay open, new ones are accepted and get no answer; nobody is told. */
+  hold(directions: Directions = { toServer: true, fromServer: true }): void {
+    this.#holds = { ...this.#holds, ...directions };
+    for (const { toServer, fromServer } of this.#connections) {
+      if (this.#holds.toServer) toServer.hold();
+      if (this.#holds.fromServer) fromServer.hold();
+    }
+  }
+
+  /** Forwards again, first of all what was held, however old it is. */
+  heal(): void {
+    this.#holds = { toServer: false, fromServer: false };
+    for (const { toServer, fromServer } of this.#connections) {
+      toServer.deliver();
+      fromServer.deliver();
+    }
+  }
+
+  /** Every connection is reset (RST). */
+  reset(): void {
+    for (const { sockets } of this.#connections) for (const socket of sockets) socket.resetAndDestroy();
+  }
+
+  async stop(): Promise<void> {
+    links.delete(this);
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    for (const { sockets } of this.#connections) for (const socket of sockets) socket.destroy();
+    await closed;
+  }
+
+  #accept(client: Socket): void {
+    const server = connect(this.#target);
+    for (const socket of [client, server]) socket.on('error', () => {}); // told by `close`
+    const connection = {
+      sockets: [client, server],
+      toServer: new Pipe(client, server, this.#holds.toServer),
+      fromServer: new Pipe(server, client, this.#holds.fromServer),
+    };
+    this.#connections.add(connection);
+    let open = 2;
+    for (const socket of connection.sockets)
+      socket.on('close', () => --open === 0 && this.#connections.delete(connection));
+  }
+}
+
+const links = new Set<Link>();
+
+/** For afterEach. */
+export async function stopLinks(): Promise<void> {
+  await Promise.all([...links].map((link) => link.stop()));
+}

@@ -1,0 +1,40 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+import { allPids } from './procs.ts';
+
+/** A directory that is gone when the test is over. */
+export function scratch(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'elect-run-test-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true, maxRetries: 5 }));
+  return dir;
+}
+
+/** Writes a program into `dir` and returns its path. */
+export function script(dir: string, name: string, text: string, mode = 0o755): string {
+  const file = join(dir, name);
+  writeFileSync(file, text);
+  chmodSync(file, mode);
+  return file;
+}
+
+/** Living processes that were started with this assignment in their environment. */
+export const processesWith = (assignment: string): number[] =>
+  allPids().filter((pid) => {
+    try {
+      return `\0${readFileSync(`/proc/${pid}/environ`)}`.includes(`\0${assignment}\0`);
+    } catch {
+      return false; // it has ended meanwhile
+    }
+  });
+
+/** All of them, so many at a time. */
+export async function inBatches<T>(items: T[], size: number, act: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items];
+  await Promise.all(
+    Array.from({ length: size }, async () => {
+      for (let item = queue.shift(); item !== undefined; item = queue.shift()) await act(item);
+    }),
+  );
+}
