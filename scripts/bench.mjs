@@ -82,10 +82,15 @@ function findNodes() {
   });
 }
 
+let told = '';
+
+/** On a terminal one line that changes; elsewhere one line per measure. */
 function progress(text) {
   const isTerminal = process.stderr.isTTY;
+  const measure = text.split(' ')[0];
   if (isTerminal) process.stderr.write(`\r\u001b[Kbench: ${text}`);
-  else if (/done|(^\D*(0|1)\/)/.test(text)) process.stderr.write(`bench: ${text.trimEnd()}\n`);
+  else if (measure !== told) process.stderr.write(`bench: ${measure === 'done' ? text.trimEnd() : `${measure} …`}\n`);
+  told = measure;
 }
 
 function measures() {
@@ -252,7 +257,7 @@ const reports = {
         summary(helpers).median > 0 ? show(helpers) : '',
         show(both),
         show(pss),
-        limit === undefined ? '' : aim(reached, limit, 'MiB'),
+        limit === undefined ? '' : aim(reached, limit, 'MB'),
       ];
     };
     const rows = [
@@ -263,7 +268,7 @@ const reports = {
         row(`${name}, elect-run, etcd`, `${name} etcd`, AIMS.memory),
       ]),
     ];
-    const head = ['MiB while leading', 'main, peak', 'guard, peak', 'sum of peaks', 'PSS now, all', 'aim'];
+    const head = ['MB while leading', 'main, peak', 'guard, peak', 'sum of peaks', 'PSS now, all', 'aim'];
     return [`### Memory (${of.get('flock').main.length} runs each)`, markdownTable(head, rows)];
   },
 };

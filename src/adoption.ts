@@ -1,5 +1,8 @@
 import { becomeSubreaper, reap } from './native.ts';
-import { childrenOfOurs, readProc } from './proc.ts';
+import { childrenOfOurs, type Proc, readProc } from './proc.ts';
+
+/** The kernel tells nobody of an adoption. A look costs some 20 µs. */
+const WATCH_MS = 100;
 
 const nodesOwn = new Set<number>();
 
@@ -27,9 +30,20 @@ export class Adoption {
     }
   };
 
-  constructor() {
+  readonly #watch: NodeJS.Timeout;
+  #known = '';
+
+  /** `changed` is told of the living orphans whenever there are others than before: after our own death they are init's, and have to be known by then. */
+  constructor(changed: (orphans: Proc[]) => void) {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
     process.on('SIGCHLD', this.#reapDead);
+    this.#watch = setInterval(() => {
+      const pids = this.#adopted();
+      if (pids.join() === this.#known) return;
+      this.#known = pids.join();
+      changed(pids.map(readProc).filter((proc) => proc !== undefined));
+    }, WATCH_MS);
+    this.#watch.unref();
   }
 
   /**
@@ -46,6 +60,7 @@ export class Adoption {
   }
 
   end(): void {
+    clearInterval(this.#watch);
     process.off('SIGCHLD', this.#reapDead);
   }
 }

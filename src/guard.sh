@@ -16,7 +16,7 @@ set -u
 node=$2 cleanup=$3
 job='' facts='{}' alarm=''
 
-kill_job() { [ -z "$job" ] || kill -s KILL -- "$job" 2>/dev/null; }
+signal_job() { [ -z "$job" ] || kill -s "$1" -- "$job" 2>/dev/null; }
 
 # What left the group is found and ended by a program that can read /proc; it is started only now, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
@@ -36,7 +36,7 @@ watch_the_clock() {
     sleep "$((left / 100)).$part" &
     wait "$!"
   done
-  kill_job
+  signal_job KILL
   clean_up end
 }
 
@@ -63,6 +63,9 @@ while IFS=' ' read -r word rest; do
     down) disarm && exit 0 ;;
   esac
 done
-kill_job
-disarm
+# elect-run is dead, so orphans go to init, and only from living parents does a trace lead to those that left the group. Hence the clean-up finds
+# all of them in a group that is stopped, and then kills. The alarm stays armed meanwhile.
+signal_job STOP
 clean_up release
+signal_job KILL
+disarm

@@ -74,7 +74,7 @@ export class Guard {
   /** The tree is dead: the guard ends without a trace. */
   async standDown(): Promise<void> {
     this.#isStandingDown = true;
-    clearTimeout(this.#answerBy);
+    this.#heard();
     if (this.#process.exitCode !== null || this.#process.pid === undefined) return;
     const ended = new Promise<void>((resolve) => this.#process.once('exit', () => resolve()));
     this.#tell('down');
@@ -104,8 +104,8 @@ export class Guard {
       if (guard !== this.#process || word !== 'armed') return;
       this.#failures = 0;
       this.#armed = value;
+      this.#heard();
       if (this.#armed !== this.#until) return;
-      clearTimeout(this.#answerBy);
       for (const resolve of this.#whenArmed.splice(0)) resolve();
     });
     this.#tellFacts();
@@ -115,19 +115,27 @@ export class Guard {
 
   #arm(): void {
     this.#tell(this.#until === 'forever' ? 'forever' : `until ${this.#until}`);
-    clearTimeout(this.#answerBy);
+    if (this.#answerBy) return; // the clock runs from the first question that is open
     const guard = this.#process;
     // Timers run before input is read: after a stall of our own the answer may lie in the pipe.
     this.#answerBy = setTimeout(() => {
       setImmediate(() => {
-        if (guard === this.#process && this.#armed !== this.#until) this.#replace('it does not answer');
+        if (guard !== this.#process || !this.#answerBy) return;
+        this.#heard();
+        this.#replace('it does not answer');
       });
     }, ANSWER_MS);
     this.#answerBy.unref();
   }
 
+  #heard(): void {
+    clearTimeout(this.#answerBy);
+    this.#answerBy = undefined;
+  }
+
   #replace(reason: string): void {
     if (this.#isStandingDown) return;
+    this.#heard();
     this.#end();
     if (++this.#failures > MOST_FAILURES) {
       this.#fail(reason);

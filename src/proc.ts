@@ -49,13 +49,13 @@ export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): bo
   return readProc(pid)?.startedAt === startedAt;
 }
 
-/** Our children, zombies included, or undefined where the kernel was built without CONFIG_PROC_CHILDREN. */
+/**
+ * Our children, zombies included, or undefined where the kernel was built without CONFIG_PROC_CHILDREN. All of them are the main thread's: it
+ * starts those of ours, and the kernel hands orphans to the thread from which they descend.
+ */
 export function childrenOfOurs(): number[] | undefined {
   try {
-    // Children of any of our threads are listed with the thread that started them; adopted ones with the main thread.
-    const tasks = readdirSync('/proc/self/task');
-    const listed = tasks.map((task) => readFileSync(`/proc/self/task/${task}/children`, 'latin1'));
-    return listed.join(' ').split(' ').filter(Boolean).map(Number);
+    return readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number);
   } catch {
     return undefined;
   }

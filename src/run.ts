@@ -147,7 +147,10 @@ class Term {
       },
       signal,
     );
-    this.#adoption ??= new Adoption(); // takes some milliseconds, in which the store can answer
+    this.#adoption ??= new Adoption((orphans) => {
+      this.#marks.known = orphans;
+      this.#tellFacts();
+    }); // takes some milliseconds, in which the store can answer
     return campaigning;
   }
 

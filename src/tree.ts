@@ -70,7 +70,8 @@ export function trySignal(pid: number, signal: NodeJS.Signals | number): void {
 
 /** Kills the whole tree with SIGKILL, again until a snapshot finds nobody. Returns whether it is shown to be dead by then (`untilAt`, a `now()`). */
 export async function killTree(marks: TreeMarks, untilAt: number): Promise<boolean> {
-  if (marks.root && marks.ownGroup && isAlive(marks.root)) trySignal(-marks.root.pid, 'SIGKILL');
+  // With a reaper nobody can get out of sight: the group can go first. Without one, a dead parent would hide its children.
+  if (marks.reaper && marks.root && marks.ownGroup && isAlive(marks.root)) trySignal(-marks.root.pid, 'SIGKILL');
   for (;;) {
     const tree = findTree(marks);
     if (tree.length === 0) return true;

@@ -152,11 +152,11 @@ function descendants(pid, except) {
   return children.filter((child) => child !== except).flatMap((child) => [child, ...descendants(child, except)]);
 }
 
-/** MiB: the peak of the resident set, and the set as it is now with every shared page divided by those who share it. */
+/** In MB: the peak of the resident set, and the set as it is now with every shared page divided by those who share it. */
 function memoryOf(pid) {
   const read = (file, field) => {
     const text = readFileSync(`/proc/${pid}/${file}`, 'latin1');
-    return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) / 1024;
+    return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) * 1.024e-3;
   };
   return { peak: read('status', 'VmHWM'), pss: read('smaps_rollup', 'Pss') };
 }

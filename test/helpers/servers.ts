@@ -79,6 +79,7 @@ export class Etcd {
   readonly endpoints: string[];
   readonly certificates: Certificates | undefined;
   readonly #options: EtcdOptions;
+  readonly #clients = new Set<ChildProcess>();
 
   private constructor(options: EtcdOptions, folder: string, endpoints: string[], certificates?: Certificates) {
     this.#options = options;
@@ -140,10 +141,13 @@ export class Etcd {
     return this.#run(args, this.clientEnv);
   }
 
-  /** Starts an etcdctl that goes on: lock, elect, watch. */
+  /** Starts an etcdctl that goes on: lock, elect, watch. It ends with the cluster at the latest. */
   etcdctlProcess(args: string[]): ChildProcess {
     const [file, ...rest] = [...(this.#options.host?.prefix ?? []), 'etcdctl', ...args];
-    return spawn(file!, rest, { env: { ...process.env, ...this.clientEnv }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...this.clientEnv };
+    const started = spawn(file!, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#clients.add(started);
+    return started;
   }
 
   #run(args: string[], env: NodeJS.ProcessEnv): Promise<string> {
@@ -240,6 +244,7 @@ export class Etcd {
   }
 
   async stop(): Promise<void> {
+    for (const client of this.#clients) client.kill('SIGKILL');
     await Promise.all(this.members.map((member) => member.kill()));
     rmSync(this.folder, { recursive: true, force: true });
     running.delete(this);

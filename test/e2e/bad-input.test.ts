@@ -1,0 +1,368 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type Ended, elect, endAll } from '../helpers/elect.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { scratch } from '../helpers/scratch.ts';
+import { Etcd, stopServers } from '../helpers/servers.ts';
+
+afterEach(endAll);
+afterAll(stopServers);
+
+const USAGE = 64;
+const SECRET = 'hunter2';
+
+/** Exactly one line, for people, on stderr; nothing on stdout; no stack, no secret. */
+function expectOneLine({ stderr, stdout }: Ended, says: RegExp) {
+  expect(stderr).toMatch(/^elect-run: [^\n]+\n$/);
+  expect(stderr).toMatch(says);
+  expect(stderr).not.toMatch(/\bat .*\.[jt]s:\d+|Error:|undefined|\[object|NaN/);
+  expect(stderr).not.toContain(SECRET);
+  expect(stdout).toHaveLength(0);
+}
+
+const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+  elect(args, { env: { ELECT_RUN_LOG_FORMAT: undefined, ...env }, prefix: ['timeout', '-s', 'KILL', '15'] }).ended;
+
+interface Case {
+  name: string;
+  /** With -q what only the store can tell comes after no other message. */
+  args: (dir: string) => string[];
+  env?: NodeJS.ProcessEnv;
+  says: RegExp;
+  code?: number;
+  command?: string[];
+}
+
+const file =
+  (...flags: string[]) =>
+  (dir: string) => ['-b', `file:${dir}/locks`, '-n', 'job', ...flags];
+
+const CASES: Case[] = [
+  { name: 'an unknown flag', args: file('--frobnicate'), says: /unknown option '--frobnicate'.*--help/ },
+  { name: 'a flag that is nearly right', args: file('--no-wate'), says: /unknown option '--no-wate'.*--no-wait/ },
+  { name: 'a flag without its value', args: file('--ttl'), command: [], says: /--ttl.*argument missing|no command/ },
+  { name: 'no command', args: file(), command: [], says: /no command; write: elect-run \[options\] -- COMMAND/ },
+  { name: 'no command after --', args: file('--'), command: [], says: /no command; write:/ },
+
+  { name: 'a duration without a unit', args: file('--ttl', '15'), says: /--ttl "15" has no unit: did you mean 15s\?/ },
+  { name: 'another one', args: file('--wait', '90'), says: /--wait "90" has no unit: did you mean 90s\?/ },
+  { name: 'a negative duration', args: file('--ttl=-5s'), says: /--ttl "-5s" is not a duration \(500ms, 15s/ },
+  { name: 'a word for a duration', args: file('--grace', 'long'), says: /--grace "long" is not a duration/ },
+  { name: 'an unknown unit', args: file('--stop-timeout', '5y'), says: /--stop-timeout "5y" is not a duration/ },
+  { name: 'a duration in two words', args: file('--ttl', '1h 30m'), says: /--ttl "1h 30m" is not a duration/ },
+  { name: 'a ttl of zero', args: file('--ttl', '0s'), says: /--ttl "0s" .*15s/ },
+  {
+    name: 'a renewal that comes after the end',
+    args: file('--ttl', '10s', '--renew-every', '10s'),
+    says: /--ttl 10s, --renew-every 10s and --grace 2s do not fit.*lengthen --ttl, or shorten/,
+  },
+  {
+    name: 'a grace as long as the ttl',
+    args: file('--ttl', '10s', '--grace', '10s'),
+    says: /--ttl 10s, --renew-every 3.3s and --grace 10s do not fit/,
+  },
+  { name: 'a ttl too short for anything', args: file('--ttl', '300ms'), says: /--ttl 300ms, .* do not fit/ },
+  { name: 'renewals without a pause', args: file('--renew-every', '0'), says: /--renew-every 0ms .*do not fit/ },
+  {
+    name: 'an unknown profile',
+    args: file('--profile', 'fast'),
+    says: /--profile "fast" .*aggressive, balanced, conser/,
+  },
+  { name: 'an endless number', args: file('--ttl', `${'9'.repeat(400)}s`), says: /--ttl/ },
+
+  { name: '--wait and --no-wait', args: file('--wait', '5s', '--no-wait'), says: /--wait and --no-wait exclude each/ },
+  { name: 'them in the other order', args: file('--no-wait', '--wait=5s'), says: /--wait and --no-wait exclude each/ },
+  { name: 'an unknown --on-lost', args: file('--on-lost', 'cry'), says: /--on-lost "cry" is not one of exit, rejoin/ },
+  {
+    name: 'an unknown log format',
+    args: file('--log-format', 'xml'),
+    says: /--log-format "xml" is not one of auto, pr/,
+  },
+  { name: 'an exit code above 255', args: file('--exit-code-lost', '256'), says: /--exit-code-lost "256".*0 to 255/ },
+  {
+    name: 'an exit code that is a word',
+    args: file('--exit-code-standby', 'x'),
+    says: /--exit-code-standby "x".*0 to/,
+  },
+  { name: 'a negative exit code', args: file('--exit-code-standby=-1'), says: /--exit-code-standby "-1".*0 to 255/ },
+  {
+    name: 'a loss that looks like a success',
+    args: file('--exit-code-lost', '0'),
+    says: /--exit-code-lost 0 would hide/,
+  },
+
+  { name: 'an --id with a newline', args: file('--id', 'a\nb'), says: /--id "a\?b" has a control character/ },
+  { name: 'an --id with an escape', args: file('--id', '\u001b[2J'), says: /--id "\?\[2J" has a control character/ },
+  { name: 'an empty --id', args: file('--id', ''), says: /--id is empty; leave it out/ },
+  { name: 'an --id that is too long', args: file('--id', 'x'.repeat(129)), says: /--id is longer than 128 characters/ },
+  { name: 'an empty name', args: file('--name', ''), says: /--name is empty/ },
+  { name: 'a name with a newline', args: file('--name', 'a\nb'), says: /--name "a\?b" has a control character/ },
+  { name: 'a name with a slash, for a file', args: file('--name', 'a/b'), says: /--name "a\/b".*cannot contain "\/"/ },
+  {
+    name: 'a name that is the folder above',
+    args: file('--name', '..'),
+    says: /--name "\.\." cannot be a file's name/,
+  },
+  { name: 'a name that is too long for a file', args: file('--name', 'x'.repeat(300)), says: /--name "x+…" is longer/ },
+  { name: 'a wait for ever and a day', args: file('--wait', '99999999999d'), says: /--wait .*too long|longer than/ },
+  {
+    name: 'an interpreter without a name',
+    args: (dir) => ['-b', `file:${dir}`],
+    says: /-n, --name is needed: "sh" only/,
+  },
+
+  {
+    name: 'an unknown backend',
+    args: () => ['-b', 'mysql://db'],
+    says: /--backend "mysql:\/\/db" is unknown; use file/,
+  },
+  { name: 'an empty backend', args: () => ['-b', ''], says: /--backend "" is unknown; use file/ },
+  {
+    name: 'an unknown backend with a password',
+    args: () => ['-b', `mysql://root:${SECRET}@db`],
+    says: /--backend "mysql:\/\/db" is unknown/,
+  },
+  {
+    name: 'a mistyped scheme',
+    args: () => ['-b', 'etcd:/h:1'],
+    says: /--backend "etcd:\/h:1": write etcd or etcd:\/\//,
+  },
+  {
+    name: 'a mistyped scheme with a password',
+    args: () => ['-b', `etcd:/root:${SECRET}@h:1`],
+    says: /--backend "etcd:/,
+  },
+  { name: 'a port that is none', args: () => ['-b', 'etcd://h:99999'], says: /"h:99999" is not host:port/ },
+  { name: 'a host that is none', args: () => ['-b', 'etcd://a b:1'], says: /"a b:1" is not host:port/ },
+  {
+    name: 'a bad host behind a password',
+    args: () => ['-b', `etcd://root:${SECRET}@a b:1`],
+    says: /"a b:1" is not host:port/,
+  },
+  {
+    name: 'a password with a bare %',
+    args: () => ['-b', `etcd://root:${SECRET}%@h:1`],
+    says: /--backend .*%/,
+  },
+  { name: 'a slash at the end of a name', args: () => ['-b', 'etcd', '-n', 'a/'], says: /--name "a\/" must not end/ },
+  {
+    name: 'an option of another backend',
+    args: file('--user', 'me'),
+    says: /--user has no meaning for --backend file/,
+  },
+  {
+    name: 'a certificate for a file',
+    args: file('--cacert', '/x'),
+    says: /--cacert has no meaning for --backend file/,
+  },
+  { name: 'a file without a folder', args: () => ['-b', 'file:'], says: /--backend "file:": write file or file:DIR/ },
+  { name: 'a folder without a colon', args: () => ['-b', 'file/tmp'], says: /--backend "file\/tmp": write file or/ },
+  {
+    name: 'a lock directory that is a file',
+    args: (dir) => ['-b', `file:${dir}/plain`, '-n', 'job', '-q'],
+    says: /--backend file: cannot write .*\/plain\/job\.lock: (EEXIST|ENOTDIR); name a directory/,
+  },
+  {
+    name: 'a lock directory that cannot be made',
+    args: () => ['-b', 'file:/proc/elect-run', '-n', 'job', '-q'],
+    says: /--backend file: cannot write \/proc\/elect-run\/job\.lock: E\w+; name a directory/,
+  },
+  {
+    name: 'a lock directory that cannot be written',
+    args: () => ['-b', 'file:/sys/kernel', '-n', 'job', '-q'],
+    says: /--backend file: cannot write \/sys\/kernel\/job\.lock: E\w+; name a directory/,
+  },
+  {
+    name: 'a lock that is a directory',
+    args: (dir) => ['-b', `file:${dir}/occupied`, '-n', 'job', '-q'],
+    says: /--backend file: cannot write .*\/occupied\/job\.lock: EISDIR/,
+  },
+  {
+    name: 'a token file of somebody else',
+    args: (dir) => ['-b', `file:${dir}/foreign`, '-n', 'job', '-q'],
+    says: /foreign\/job\.token.*does not begin with a number: "hello"/,
+  },
+  {
+    name: 'a certificate that is not there',
+    args: (dir) => ['-b', 'etcd', '--cacert', `${dir}/none.pem`],
+    says: /--cacert .*none\.pem cannot be read: ENOENT/,
+  },
+  {
+    name: 'a certificate that is none',
+    args: (dir) => ['-b', 'etcd', '--cacert', `${dir}/plain`],
+    says: /--cacert .*plain is not a PEM file/,
+  },
+  {
+    name: 'a certificate without its key',
+    args: (dir) => ['-b', 'etcd', '--cert', `${dir}/plain`],
+    says: /--cert and --key belong together/,
+  },
+  {
+    name: 'a password file that is not there',
+    args: (dir) => ['-b', 'etcd', '--user', 'me', '--password-file', `${dir}/none`],
+    says: /--password-file .*none cannot be read: ENOENT/,
+  },
+  { name: 'a user without a password', args: () => ['-b', 'etcd', '--user', 'me'], says: /--user: no password; give/ },
+  {
+    name: 'a wrong value in a variable',
+    args: file(),
+    env: { ELECT_RUN_TTL: '15' },
+    says: /--ttl "15" has no unit/,
+  },
+  {
+    name: 'a command that does not exist',
+    args: file(),
+    command: ['no-such-x'],
+    code: 127,
+    says: /cannot run no-such-x/,
+  },
+];
+
+test.each(CASES)(
+  '$name is refused with one clear line',
+  async ({ args, env, says, code, command = ['sh', '-c', 'exit 1'] }) => {
+    const dir = scratch();
+    writeFileSync(join(dir, 'plain'), '');
+    mkdirSync(join(dir, 'occupied/job.lock'), { recursive: true });
+    mkdirSync(join(dir, 'foreign'));
+    writeFileSync(join(dir, 'foreign/job.token'), 'hello');
+    const ended = await run([...args(dir), ...(command.length > 0 ? ['--', ...command] : [])], env);
+    expectOneLine(ended, says);
+    expect(ended.code).toBe(code ?? USAGE);
+  },
+);
+
+describeWith(['etcd', 'etcdctl', 'openssl'], 'a store that refuses us', () => {
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start({ auth: true });
+  });
+
+  /** Without messages of the campaign: errors only. */
+  const refused = (...args: string[]) => run(['-q', ...args, '--ttl', '3s', '--', 'true']);
+  const passwordFile = (text: string) => {
+    const path = join(scratch(), 'password');
+    writeFileSync(path, text);
+    return path;
+  };
+
+  test('a wrong password is refused at once: 77, and not shown', async () => {
+    const ended = await refused('-b', etcd.url, '-n', 'jobs/x', '--user', `root:${SECRET}`);
+    expectOneLine(ended, /etcd: wrong user or password \(--user, --password-file\)/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('a wrong password in the URL is, too', async () => {
+    const ended = await refused('-b', `etcd://root:${SECRET}@${etcd.endpoints[0]}`, '-n', 'jobs/x');
+    expectOneLine(ended, /etcd: wrong user or password/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('an unknown user is refused: 77', async () => {
+    const ended = await refused('-b', etcd.url, '-n', '/jobs/x', '--user', 'nobody:x');
+    expectOneLine(ended, /etcd: wrong user or password/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('no user where one is needed: 77, and the way out', async () => {
+    const ended = await refused('-b', etcd.url, '-n', 'jobs/x');
+    expectOneLine(ended, /authentication is on: give --user and --password-file/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('a missing right is named: 77, and nothing is left behind', async () => {
+    const ended = await refused(
+      '-b',
+      etcd.url,
+      '-n',
+      'other/x',
+      '--user',
+      'app',
+      '--password-file',
+      passwordFile('apppw\n'),
+    );
+    expectOneLine(ended, /user app may not do this; grant the role readwrite on the prefix other\/x\//);
+    expect(ended.code).toBe(77);
+    expect(await etcd.etcdctl('lease', 'list')).toMatch(/found 0 leases/);
+  });
+
+  test('the right that is there is enough', async () => {
+    const ended = await refused(
+      '-b',
+      etcd.url,
+      '-n',
+      '/jobs/x',
+      '--user',
+      'app',
+      '--password-file',
+      passwordFile('apppw\n'),
+    );
+    expect(ended).toMatchObject({ code: 0, stderr: '' });
+  });
+});
+
+describeWith(['etcd', 'etcdctl', 'openssl'], 'a store with certificates', () => {
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start({ tls: true });
+  });
+
+  const once = (...flags: string[]) =>
+    run(['-q', '-b', etcd.url, '-n', 'jobs/x', '--wait', '10s', ...flags, '--', 'true']);
+
+  test('with the right ones it works', async () => {
+    const { ca, client } = etcd.certificates!;
+    expect(await once('--cacert', ca, '--cert', client.cert, '--key', client.key)).toMatchObject({
+      code: 0,
+      stderr: '',
+    });
+  });
+
+  test('a certificate of an authority that we do not know: 77', async () => {
+    const { client } = etcd.certificates!;
+    const ended = await once('--cert', client.cert, '--key', client.key);
+    expectOneLine(ended, /TLS with .* failed: .*certificate.*\(--cacert, --cert, --key\)/i);
+    expect(ended.code).toBe(77);
+  });
+
+  test('no certificate where one is needed: 77', async () => {
+    const ended = await once('--cacert', etcd.certificates!.ca);
+    expectOneLine(ended, /TLS with .* failed: .*certificate.*\(--cacert, --cert, --key\)/i);
+    expect(ended.code).toBe(77);
+  });
+});
+
+describe('a store that cannot be reached', () => {
+  test.each([
+    ['nobody listens', 'etcd://127.0.0.1:1', /connection refused/],
+    [
+      'the name is unknown',
+      'etcd://no-such-host.invalid:2379',
+      /reached in time: etcd at no-such-host.invalid:2379: no such host$/m,
+    ],
+    ['nobody answers', 'etcd://192.0.2.1:2379', /./],
+  ])('--no-wait gives 69 within seconds when %s', async (_name, url, says) => {
+    const startedAt = performance.now();
+    const ended = await run(['-q', '-b', url, '-n', 'jobs/x', '--no-wait', '--', 'true']);
+    expectOneLine(ended, says);
+    expect(ended.stderr).toContain('could not be reached in time');
+    expect(ended.code).toBe(69);
+    expect(performance.now() - startedAt).toBeLessThan(8000);
+  });
+
+  test('the password in its URL is not shown', async () => {
+    const ended = await run([
+      '-v',
+      '-b',
+      `etcd://root:${SECRET}@127.0.0.1:1`,
+      '-n',
+      'jobs/x',
+      '--no-wait',
+      '--',
+      'true',
+    ]);
+    expect(ended.code).toBe(69);
+    expect(ended.stderr + ended.stdout).not.toContain(SECRET);
+  });
+});

@@ -1,0 +1,233 @@
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, expect, test } from 'vitest';
+import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { holdersOf, until } from '../helpers/procs.ts';
+import { inBatches, scratch } from '../helpers/scratch.ts';
+import { Etcd, stopServers } from '../helpers/servers.ts';
+
+afterEach(endAll);
+afterAll(stopServers);
+
+const number = (name: string) => constants.signals[name as NodeJS.Signals];
+
+/** KILL and STOP cannot be caught; the others speak of elect-run itself (docs: signals). */
+const EXEMPT = ['KILL', 'STOP', 'CHLD', 'PIPE', 'SEGV', 'BUS', 'ILL', 'FPE'].map((name) => number(`SIG${name}`));
+const STANDARD = Array.from({ length: 31 }, (_, index) => index + 1).filter((signal) => !EXEMPT.includes(signal));
+const REALTIME = Array.from({ length: 31 }, (_, index) => index + 34);
+const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'].map(number);
+const HARMLESS = ['SIGWINCH', 'SIGCONT', 'SIGURG'].map(number);
+
+/** Two processes in one group, which say what they get and ignore nothing and end by nothing. */
+const COUNTER = `
+use Config;
+my @names = split ' ', $Config{sig_name};
+my $who = fork() ? 'parent' : 'child';
+for my $n (1 .. 31, 34 .. 64) {
+  next if $n == 9 || $n == 17 || $n == 19;
+  $SIG{$names[$n]} = sub { syswrite STDOUT, "$who $n\\n" };
+}
+syswrite STDOUT, "$who ready\\n";
+select undef, undef, undef, 1000 while 1;
+`;
+
+const counter = ['perl', '-e', COUNTER];
+
+async function startCounter(args: string[] = []): Promise<Elect> {
+  const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '-v', ...args, '--', ...counter]);
+  await run.prints('parent ready');
+  await run.prints('child ready');
+  return run;
+}
+
+/** What parent and child counted: signal → how often. */
+function counted(run: Elect) {
+  const counts: Record<string, Record<number, number>> = { parent: {}, child: {} };
+  for (const [, who, signal] of run.stdout.toString().matchAll(/^(parent|child) (\d+)$/gm)) {
+    counts[who!]![Number(signal)] = (counts[who!]![Number(signal)] ?? 0) + 1;
+  }
+  return counts;
+}
+
+/** Sends them one after the other, each when both have the one before. A second copy would arrive before the last of the others. */
+async function sendEach(run: Elect, signals: number[]) {
+  for (const signal of signals) {
+    run.kill(signal);
+    await run.prints(new RegExp(`^parent ${signal}$`, 'm'));
+    await run.prints(new RegExp(`^child ${signal}$`, 'm'));
+  }
+  const once = Object.fromEntries(signals.map((signal) => [signal, 1]));
+  expect(counted(run)).toEqual({ parent: once, child: once });
+}
+
+describeWith(['perl'], 'while the child runs', () => {
+  test('every signal that can be caught reaches each process of the child’s group exactly once', async () => {
+    const run = await startCounter();
+    await sendEach(run, STANDARD);
+    expect(run.events.filter(({ event }) => event === 'signalled')).toHaveLength(STANDARD.length);
+  });
+
+  test('every real-time signal reaches each process of the child’s group exactly once', async () => {
+    await sendEach(await startCounter(), REALTIME);
+  });
+
+  test('the same signal sent three times arrives three times', async () => {
+    const run = await startCounter();
+    for (const times of [1, 2, 3]) {
+      run.kill('SIGINT');
+      await until(() => counted(run).parent![2] === times && counted(run).child![2] === times, `${times} times INT`);
+    }
+    run.kill('SIGUSR1');
+    await run.prints('parent 10');
+    expect(counted(run).parent).toEqual({ 2: 3, 10: 1 });
+  });
+
+  test('signals sent without a pause all arrive', async () => {
+    const run = await startCounter();
+    const burst = ['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'].map(number);
+    for (const signal of burst) run.kill(signal);
+    const once = Object.fromEntries(burst.map((signal) => [signal, 1]));
+    await until(() => Object.keys(counted(run).parent!).length === burst.length, 'all of them');
+    run.kill('SIGQUIT');
+    await run.prints('parent 3');
+    expect(counted(run).parent).toEqual({ ...once, 3: 1 });
+  });
+
+  test.each(['SIGPIPE', 'SIGCHLD'] as const)('%s, which speaks of elect-run itself, is not passed on', async (name) => {
+    const run = await startCounter();
+    run.kill(name);
+    run.kill('SIGUSR1');
+    await run.prints('parent 10');
+    await run.prints('child 10');
+    expect(counted(run)).toEqual({ parent: { 10: 1 }, child: { 10: 1 } });
+  });
+});
+
+test.each(['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1'] as const)(
+  'a child that dies of a forwarded %s gives 128+n',
+  async (name) => {
+    const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '--', 'sleep', '1000']);
+    await run.event('started');
+    run.kill(name);
+    expect((await run.ended).code).toBe(128 + number(name));
+    expect(run.events.map(({ event }) => event)).toContain('resigned');
+  },
+);
+
+test('a child that handles TERM and ends with a code of its own gives that code', async () => {
+  const job = 'trap "exit 42" TERM; echo ready; while :; do sleep 0.05; done';
+  const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '--', 'sh', '-c', job]);
+  await run.prints('ready');
+  run.kill('SIGTERM');
+  expect((await run.ended).code).toBe(42);
+});
+
+test('a stopped child is continued by a forwarded CONT', async () => {
+  const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '--', 'sh', '-c', 'echo ready; kill -STOP $$; exit 5']);
+  await run.prints('ready');
+  await until(() => run.events.some(({ event }) => event === 'started'), 'the start');
+  // Sent again until it hits: nobody tells us of the moment at which the job stops.
+  await until(() => {
+    if (run.process.exitCode === null) run.kill('SIGCONT');
+    return run.process.exitCode !== null;
+  }, 'its end');
+  expect((await run.ended).code).toBe(5);
+});
+
+/** Who leads, so that others stand by. */
+async function leader(dir: string): Promise<Elect> {
+  const holder = elect(['-b', `file:${dir}`, '-n', 'job', '--', 'sleep', '1000']);
+  await holder.event('started');
+  return holder;
+}
+
+test('every signal that ends a process ends a standby with 128+n and leaves nothing of it behind', async () => {
+  const dir = scratch();
+  const holder = await leader(dir);
+  const ends = [...STANDARD, 34, 64].filter((signal) => !HARMLESS.includes(signal) && !STOPS.includes(signal));
+  const codes: Record<number, number | null> = {};
+  await inBatches(ends, 5, async (signal) => {
+    const standby = elect(['-b', `file:${dir}`, '-n', 'job', '--', 'touch', join(dir, 'ran')]);
+    await standby.event('standby');
+    standby.kill(signal);
+    codes[signal] = (await standby.ended).code;
+    expect(standby.events.map(({ event }) => event)).not.toContain('elected');
+  });
+  expect(codes).toEqual(Object.fromEntries(ends.map((signal) => [signal, 128 + signal])));
+  const leading = [holder.pid, Number((await holder.event('started')).pid)];
+  expect(holdersOf(join(dir, 'job.lock')).filter((pid) => !leading.includes(pid))).toEqual([]);
+});
+
+test('WINCH, CONT and URG do not end a standby', async () => {
+  const dir = scratch();
+  const holder = await leader(dir);
+  const standby = elect(['-b', `file:${dir}`, '-n', 'job', '-v', '--', 'sh', '-c', 'exit 7']);
+  await standby.event('standby');
+  for (const signal of HARMLESS) standby.kill(signal);
+  holder.kill('SIGTERM');
+  expect((await standby.ended).code).toBe(7);
+});
+
+test('a stopped and continued standby still stands by', async () => {
+  const dir = scratch();
+  const holder = await leader(dir);
+  const standby = elect(['-b', `file:${dir}`, '-n', 'job', '--', 'sh', '-c', 'exit 7']);
+  await standby.event('standby');
+  standby.kill('SIGSTOP');
+  standby.kill('SIGCONT');
+  holder.kill('SIGTERM');
+  expect((await standby.ended).code).toBe(7);
+});
+
+test('a signal that comes as early as possible ends elect-run with 128+n or by that signal, and no child is left', async () => {
+  const dir = scratch();
+  await inBatches([0, 10, 20, 30, 40, 50, 60, 70, 80, 100], 2, async (afterMs) => {
+    const run = elect(['-b', `file:${dir}`, '-n', `job-${afterMs}`, '--', 'sleep', '1000']);
+    await new Promise((resolve) => setTimeout(resolve, afterMs)); // the moments of a start, not a wait for an event
+    run.kill('SIGTERM');
+    const { code, signal } = await run.ended;
+    expect(signal ?? code).toBe(signal === null ? 143 : 'SIGTERM');
+  });
+});
+
+describeWith(['etcd', 'etcdctl'], 'in the line of a store', () => {
+  test('a signal frees the place in line before elect-run ends', async () => {
+    const etcd = await Etcd.start();
+    const args = (command: string[]) => ['-b', etcd.url, '-n', 'jobs/x', '--ttl', '10s', '--', ...command];
+    const holder = elect(args(['sleep', '1000']));
+    await holder.event('started');
+    const standby = elect(args(['true']));
+    await standby.event('standby');
+    expect(await etcd.line('jobs/x')).toHaveLength(2);
+    standby.kill('SIGINT');
+    expect((await standby.ended).code).toBe(130);
+    expect(await etcd.line('jobs/x')).toHaveLength(1);
+    holder.kill('SIGTERM');
+    expect((await holder.ended).code).toBe(143);
+    expect(await etcd.line('jobs/x')).toHaveLength(0);
+  });
+});
+
+describeWith(['etcd', 'etcdctl', 'perl'], 'while stepping down', () => {
+  test('a signal still reaches the child, once, and the exit code is that of a loss', async () => {
+    const etcd = await Etcd.start();
+    const timing = ['--ttl', '4s', '--renew-every', '1s', '--grace', '1500ms'];
+    const run = elect(['-b', etcd.url, '-n', 'jobs/x', ...timing, '--', ...counter]);
+    await run.prints('parent ready');
+    await run.prints('child ready');
+    await etcd.members[0]!.freeze();
+    await run.event('stepping-down');
+    await run.prints('parent 15');
+    run.kill('SIGUSR1');
+    await run.prints('parent 10');
+    await run.prints('child 10');
+    run.kill('SIGINT');
+    await run.prints('parent 2');
+    etcd.members[0]!.thaw();
+    const { code } = await run.ended;
+    const { 18: _continued, ...parent } = counted(run).parent!;
+    expect(parent).toEqual({ 15: 1, 10: 1, 2: 1 });
+    expect(code).toBe(79);
+  });
+});

@@ -1,0 +1,182 @@
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { newFolder } from '../helpers/folders.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { Oracle } from '../helpers/oracle.ts';
+import { signal, until, waitsForLock } from '../helpers/procs.ts';
+import { Etcd } from '../helpers/servers.ts';
+import { leaveNothingBehind, newElection, stand } from './candidates.ts';
+
+/** Somebody who stands in line: how to enter, and how to end its term once its job has started. */
+interface Contender {
+  enter(): Promise<void> | void;
+  leave(job: number): Promise<void> | void;
+}
+
+/** Each works in its turn, in the order in which they came, and never two. */
+async function takeTurns(oracle: Oracle, contenders: Contender[], entered: (count: number) => Promise<void>) {
+  for (const [index, contender] of contenders.entries()) {
+    await contender.enter();
+    if (index === 0) await oracle.started(1);
+    await entered(index + 1);
+  }
+  for (const [index, contender] of contenders.entries()) {
+    const { pid } = await oracle.started(index + 1);
+    await contender.leave(pid);
+  }
+  await until(() => oracle.workers().length === 0, 'the end of the last job');
+  oracle.verify(contenders.length);
+}
+
+describeWith(['etcd', 'etcdctl', 'flock'], 'etcdctl lock, etcdctl elect and elect-run on one name', () => {
+  leaveNothingBehind();
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+
+  function contenders(oracle: Oracle, name: string) {
+    const electRun = (): Contender => ({
+      enter: () => void stand({ backend: etcd.url, name, job: oracle.job() }),
+      leave: (job) => signal(job, 'SIGTERM'),
+    });
+    const lock = (): Contender => ({
+      enter: () => void etcd.etcdctlProcess(['lock', name, ...oracle.job()]),
+      leave: (job) => signal(job, 'SIGTERM'),
+    });
+    const elect = (): Contender => {
+      let etcdctl: ChildProcess;
+      let job: ChildProcess;
+      return {
+        enter() {
+          etcdctl = etcd.etcdctlProcess(['elect', name, 'a native candidate']);
+          etcdctl.stdout!.once('data', () => {
+            job = oracle.spawn();
+          });
+        },
+        async leave() {
+          job.kill('SIGTERM');
+          await once(job, 'exit');
+          etcdctl.kill('SIGINT');
+        },
+      };
+    };
+    return { electRun, lock, elect };
+  }
+
+  test.each([
+    ['elect-run first', ['electRun', 'lock', 'elect', 'electRun', 'lock', 'electRun']],
+    ['etcdctl lock first', ['lock', 'electRun', 'lock', 'elect', 'electRun', 'elect', 'electRun']],
+    ['etcdctl elect first', ['elect', 'electRun', 'elect', 'electRun', 'lock', 'electRun']],
+  ] as const)('never two, in turn, with growing tokens: %s', async (_, order) => {
+    const oracle = new Oracle();
+    const name = newElection();
+    const make = contenders(oracle, name);
+    await takeTurns(
+      oracle,
+      order.map((kind) => make[kind]()),
+      (count) => etcd.inLine(name, count),
+    );
+    expect(oracle.starts().map(({ token }) => token !== undefined)).toEqual(order.map((kind) => kind === 'electRun'));
+    await etcd.inLine(name, 0);
+  });
+
+  test('tokens grow when the one who entered first is the one who leads last', async () => {
+    const oracle = new Oracle();
+    const name = newElection();
+    const make = contenders(oracle, name);
+    // Each enters after the one before has led: other keys of etcd change meanwhile, and locks come between.
+    let starts = 0;
+    for (const kind of ['electRun', 'lock', 'electRun', 'elect', 'electRun'] as const) {
+      const contender = make[kind]();
+      await contender.enter();
+      const { pid } = await oracle.started(++starts);
+      await etcd.etcdctl('put', `${name}-unrelated`, String(starts));
+      await contender.leave(pid);
+      await etcd.inLine(name, 0);
+    }
+    oracle.verify(5);
+  });
+});
+
+describeWith(['flock'], 'flock(1) and elect-run on one file', () => {
+  leaveNothingBehind();
+  const folder = newFolder('file');
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  function contenders(oracle: Oracle) {
+    const name = newElection();
+    const file = join(folder, `${name}.lock`);
+    const electRun = () => stand({ backend: `file:${folder}`, name, job: oracle.job() });
+    const flock = () => {
+      const started = spawn('flock', [file, ...oracle.job()], { stdio: 'ignore' });
+      onTestFinished(() => void started.kill('SIGKILL'));
+      return started;
+    };
+    return { electRun, flock };
+  }
+
+  test('elect-run waits for flock', async () => {
+    const oracle = new Oracle();
+    const { electRun, flock } = contenders(oracle);
+    flock();
+    const { pid } = await oracle.started(1);
+    const waiting = electRun();
+    await waiting.event('standby');
+    oracle.verify(1);
+    signal(pid, 'SIGTERM');
+    await waiting.event('started');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('flock waits for elect-run', async () => {
+    const oracle = new Oracle();
+    const { electRun, flock } = contenders(oracle);
+    const leader = electRun();
+    await oracle.started(1);
+    const waiting = flock();
+    await until(() => waitsForLock(waiting.pid!), 'flock waits');
+    oracle.verify(1);
+    leader.kill('SIGTERM');
+    await leader.event('resigned');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test.each(['flock', 'electRun'] as const)(
+    'when several of both wait for %s, each works in turn and never two',
+    async (first) => {
+      const oracle = new Oracle();
+      const make = contenders(oracle);
+      make[first]();
+      await oracle.started(1);
+      for (let times = 0; times < 3; times++) {
+        await make.electRun().event('standby');
+        const waiting = make.flock();
+        await until(() => waitsForLock(waiting.pid!), 'flock waits');
+      }
+      for (let turn = 1; turn <= 7; turn++) {
+        const { pid } = await oracle.started(turn);
+        signal(pid, 'SIGTERM');
+      }
+      await until(() => oracle.workers().length === 0, 'the end of the last job');
+      oracle.verify(7);
+    },
+  );
+
+  test('flock gets the lock of an elect-run that was killed with -9 only when its child is dead', async () => {
+    const oracle = new Oracle();
+    const { electRun, flock } = contenders(oracle);
+    const leader = electRun();
+    await oracle.started(1);
+    flock();
+    leader.kill('SIGKILL');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+});

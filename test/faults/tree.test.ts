@@ -1,0 +1,88 @@
+import { rmSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { newFolder } from '../helpers/folders.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { type Conduct, Oracle } from '../helpers/oracle.ts';
+import { alive, identify } from '../helpers/procs.ts';
+import { Link } from '../helpers/proxy.ts';
+import { Etcd } from '../helpers/servers.ts';
+import { LOST, leaveNothingBehind, newElection, SHORT, standInLine } from './candidates.ts';
+
+const ESCAPING: Conduct[] = ['escapes', 'escapes-without-environment'];
+
+/** What must hold on every backend: a grandchild with a session and parent of its own that ignores every signal does not work on. */
+function escapingTrees(backend: () => string) {
+  describe.each(ESCAPING)('a grandchild that %s', (conduct) => {
+    async function leaderWithEscapee() {
+      const oracle = new Oracle();
+      const entry = { backend: backend(), name: newElection(), job: oracle.job(conduct), flags: SHORT };
+      const [leader, next] = await standInLine(oracle, entry, { ...entry, job: oracle.job() });
+      const escapee = identify(await oracle.escaped(1));
+      return { oracle, leader: leader!, next: next!, escapee };
+    }
+
+    test('is gone before the next child starts when elect-run is killed with -9', async () => {
+      const { oracle, leader, escapee } = await leaderWithEscapee();
+      leader.kill('SIGKILL');
+      await oracle.started(2);
+      expect(alive(escapee)).toBe(false);
+      oracle.verify(2);
+    });
+
+    test('is gone before the next child starts when elect-run gets SIGTERM', async () => {
+      const { oracle, leader, next, escapee } = await leaderWithEscapee();
+      leader.kill('SIGTERM');
+      await next.event('started');
+      await oracle.started(2);
+      expect(alive(escapee)).toBe(false);
+      expect((await leader.ended).code).toBe(128 + 15);
+      oracle.verify(2);
+    });
+
+    test('is gone before the next child starts when the child itself is killed', async () => {
+      const { oracle, leader, next, escapee } = await leaderWithEscapee();
+      process.kill(oracle.starts()[0]!.pid, 'SIGKILL');
+      await next.event('started');
+      await oracle.started(2);
+      expect(alive(escapee)).toBe(false);
+      expect((await leader.ended).code).toBe(128 + 9);
+      oracle.verify(2);
+    });
+  });
+}
+
+describeWith(['flock'], 'file', () => {
+  const folder = newFolder('file');
+  leaveNothingBehind();
+  afterAll(() => rmSync(folder, { recursive: true }));
+  escapingTrees(() => `file:${folder}`);
+});
+
+describeWith(['etcd', 'etcdctl', 'flock'], 'etcd', () => {
+  let etcd: Etcd;
+  leaveNothingBehind();
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+  escapingTrees(() => etcd.url);
+
+  test.each(['ignores-term', ...ESCAPING] as const)(
+    'a job that %s is gone before the lease expires when replies stop',
+    async (conduct) => {
+      const oracle = new Oracle();
+      const link = await Link.start(etcd.endpoints[0]!);
+      const name = newElection();
+      const [leader, next] = await standInLine(
+        oracle,
+        { backend: `etcd://${link.endpoint}`, name, job: oracle.job(conduct) },
+        { backend: etcd.url, name, job: oracle.job() },
+      );
+      if (conduct !== 'ignores-term') await oracle.escaped(1);
+      link.hold();
+      await next!.event('started');
+      await oracle.started(2);
+      expect((await leader!.ended).code).toBe(LOST);
+      oracle.verify(2);
+    },
+  );
+});
