@@ -1,4 +1,27 @@
 #!/usr/bin/env node
 'use strict';
-require('node:module').enableCompileCache?.(); // Node 22.1 and later
-require('../dist/main.js');
+const { mkdirSync, statSync } = require('node:fs');
+const module_ = require('node:module');
+const { homedir } = require('node:os');
+const { join } = require('node:path');
+
+const dist = join(__dirname, '..', 'dist');
+
+/** Where compiled code is kept from start to start: only a directory that nobody else can write to will do, since what lies there is run. */
+function cacheDirectory() {
+  try {
+    const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'elect-run');
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const { uid, mode } = statSync(folder);
+    return uid === process.getuid() && (mode & 0o022) === 0 ? folder : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const cache = cacheDirectory();
+if (cache) {
+  if (module_.enableCompileCache) module_.enableCompileCache(cache);
+  else require('./code-cache.js').enableCodeCache(dist, cache);
+}
+require(join(dist, 'main.js'));
