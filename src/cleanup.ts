@@ -18,7 +18,8 @@ export interface Facts {
 
 const PATIENCE_MS = 10_000;
 
-async function cleanUp({ marks, backend: spec, candidate, handle }: Facts, isRelease: boolean): Promise<void> {
+async function cleanUp({ marks, backend: spec, candidate, handle }: Partial<Facts>, isRelease: boolean): Promise<void> {
+  if (!marks || !spec || !candidate) return; // elect-run died before it could say
   const isDead = await killTree({ ...marks, reaper: isRelease ? undefined : marks.reaper }, now() + PATIENCE_MS);
   if (!isDead) {
     process.stderr.write(

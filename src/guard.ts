@@ -21,7 +21,7 @@ const MOST_FAILURES = 3;
  */
 export class Guard {
   readonly failed: Promise<string>;
-  /** Sessions of all guards there were: a dead one may leave its alarm behind. */
+  /** The session of the guard, the last one, and of those that it replaces, which may have left an alarm behind. */
   readonly sessions: number[] = [];
   readonly #report: Report;
   #process!: ChildProcessByStdio<Writable, Readable, null>;
@@ -75,12 +75,13 @@ export class Guard {
   async standDown(): Promise<void> {
     this.#isStandingDown = true;
     this.#heard();
-    if (this.#process.exitCode !== null || this.#process.pid === undefined) return;
-    const ended = new Promise<void>((resolve) => this.#process.once('exit', () => resolve()));
-    this.#tell('down');
-    const impatience = setTimeout(() => this.#end(), ANSWER_MS);
-    await ended;
-    clearTimeout(impatience);
+    if (this.#process.exitCode === null && this.#process.pid !== undefined) {
+      const ended = new Promise<void>((resolve) => this.#process.once('exit', () => resolve()));
+      this.#tell('down');
+      const impatience = setTimeout(() => this.#end(), ANSWER_MS);
+      await ended;
+      clearTimeout(impatience);
+    }
     this.#end();
   }
 
@@ -103,6 +104,7 @@ export class Guard {
       const [word, value] = line.split(' ');
       if (guard !== this.#process || word !== 'armed') return;
       this.#failures = 0;
+      this.#end(this.sessions.splice(0, this.sessions.length - 1));
       this.#armed = value;
       this.#heard();
       if (this.#armed !== this.#until) return;
@@ -133,21 +135,22 @@ export class Guard {
     this.#answerBy = undefined;
   }
 
+  /** The old one, of which an alarm may live on, goes only when the new one is armed: there is no moment without any. */
   #replace(reason: string): void {
     if (this.#isStandingDown) return;
     this.#heard();
-    this.#end();
     if (++this.#failures > MOST_FAILURES) {
+      this.#end();
       this.#fail(reason);
       return;
     }
-    this.#report({ type: 'guard-replaced', reason });
     this.#start();
+    this.#report({ type: 'guard-replaced', reason });
   }
 
-  /** The whole session: its alarm must not outlive it, the deadline that it waits for has been moved. */
-  #end(): void {
-    if (this.#process.pid !== undefined) trySignal(-this.#process.pid, 'SIGKILL');
+  /** Whole sessions: an alarm must not outlive its guard, the deadline that it waits for has been moved. */
+  #end(sessions = this.sessions): void {
+    for (const session of sessions) trySignal(-session, 'SIGKILL');
   }
 
   #tell(line: string): void {

@@ -93,6 +93,7 @@ const CASES: Case[] = [
   { name: 'a file without the x bit', command: (dir) => join(dir, 'plain'), code: 126, says: 'permission denied' },
   { name: 'a name in PATH without the x bit', command: () => 'plain', code: 126, says: 'permission denied' },
   { name: 'a directory', command: (dir) => join(dir, 'folder'), code: 126, says: 'it is a directory' },
+  { name: 'a word that looks like an option', command: () => '--ttl', code: 127, says: 'not found in PATH' },
   { name: 'an empty word', command: () => '', code: 127, says: 'not found' },
 ];
 

@@ -84,6 +84,18 @@ describe('verbosity', () => {
     expect(await job.event('signalled')).toMatchObject({ signal: 'SIGTERM', forwarded: true, level: 'debug' });
   });
 
+  test.each([
+    ['1', 1],
+    ['0', 0],
+  ])('ELECT_RUN_VERBOSE=%s is that often -v', async (value, signals) => {
+    const env = { ELECT_RUN_VERBOSE: value };
+    const job = elect(['-b', `file:${scratch()}`, '-n', 'job', '--', 'sleep', '1000'], { env });
+    await job.event('started');
+    job.kill('SIGUSR2');
+    await job.ended;
+    expect(job.events.filter(({ event }) => event === 'signalled')).toHaveLength(signals);
+  });
+
   test('without -v signals are not shown', async () => {
     const job = elect(['-b', `file:${scratch()}`, '-n', 'job', '--', 'sleep', '1000']);
     await job.event('started');

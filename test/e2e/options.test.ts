@@ -191,6 +191,14 @@ describe('variables', () => {
     expect((await run.ended).code).toBe(code);
   });
 
+  test.each([
+    [['--no-wait'], { ELECT_RUN_WAIT: '1h' }],
+    [['--wait', '200ms'], { ELECT_RUN_NO_WAIT: '1' }],
+    [['--wait', '200ms'], { ELECT_RUN_WAIT: '1h' }],
+  ])('%s wins over %o', async (flags, env) => {
+    expect((await elect([...(await led()), ...flags, '--', 'true'], { env }).ended).code).toBe(75);
+  });
+
   test('ELECT_RUN_NO_WAIT=0 does not', async () => {
     const run = elect([...(await led()), '--', 'true'], { env: { ELECT_RUN_NO_WAIT: '0' } });
     await run.event('standby');

@@ -194,6 +194,12 @@ describe('known limits of Node', () => {
     expect(stdout.toString()).toBe('636166e9');
   });
 
+  test.fails('a signal that was ignored when elect-run was started (nohup) is ignored by the child', async () => {
+    const prefix = inShell('trap "" HUP; exec "$@"');
+    const { stdout } = await elect(job('grep', 'SigIgn', '/proc/self/status'), { prefix }).ended;
+    expect(stdout.toString()).toMatch(/1$/m);
+  });
+
   test.fails('bytes that are no UTF-8 in the environment reach the child as they are', async () => {
     const prefix = inShell('ODD="$(printf "caf\\351")" exec "$@"');
     const { stdout } = await elect(job('perl', '-e', 'print unpack("H*", $ENV{ODD})'), { prefix }).ended;

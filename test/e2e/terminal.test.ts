@@ -1,14 +1,16 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, expect, test } from 'vitest';
+import { afterAll, afterEach, expect, test } from 'vitest';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, until } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
+import { Etcd, stopServers } from '../helpers/servers.ts';
 import { closeTerminals, Terminal } from '../helpers/terminal.ts';
 
 afterEach(closeTerminals);
 afterEach(endAll);
+afterAll(stopServers);
 
 /** Two processes that count signals; TERM shows the counts and ends with 7. `counts` is what they say at the end. */
 const COUNTER = `#!/usr/bin/perl
@@ -254,6 +256,61 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
     await terminal.line('text');
     await terminal.shows('in text');
     await terminal.prompt();
+  });
+});
+
+describeWith(['tmux', 'bash'], 'an interactive shell as the child', () => {
+  test('has job control of its own', async () => {
+    const terminal = await open();
+    await terminal.line(`PS1='inner> ' elect-run -- bash --norc --noprofile -i; echo "status=$?"`);
+    await terminal.shows(/^inner>$/m);
+    await terminal.line('sleep 1000; echo "after $((6 * 7))"');
+    await terminal.press('C-z');
+    await terminal.shows('Stopped');
+    await terminal.line('fg');
+    await terminal.press('C-c');
+    await terminal.line('echo "next $((6 * 7))"');
+    await terminal.shows('next 42');
+    expect(await isLed(terminal)).toBe(true);
+    await terminal.line('exit 5');
+    await terminal.shows('status=5');
+    expect(await isLed(terminal)).toBe(false);
+  });
+});
+
+describeWith(['tmux', 'bash', 'etcd', 'etcdctl'], 'a job that is stopped for longer than its lease', () => {
+  test('is ended before the next one starts, and fg shows the loss', async () => {
+    const etcd = await Etcd.start();
+    const terminal = await open();
+    await terminal.line(`elect-run -b ${etcd.url} -n jobs/x --ttl 3s -- sleep 31536000`);
+    await terminal.shows('started sleep');
+    await terminal.press('C-z');
+    await terminal.shows('Stopped');
+    const next = elect(['-b', etcd.url, '-n', 'jobs/x', '--', 'pgrep', '-f', '^sleep 31536000$']);
+    expect(await next.ended).toMatchObject({ code: 1, stdout: Buffer.alloc(0) });
+    await terminal.line('fg');
+    await terminal.prompt();
+    expect(await terminal.screen()).toContain('leadership lost');
+    await terminal.line('echo "status=$?"');
+    await terminal.shows('status=79');
+  });
+
+  test('a standby that was stopped for longer than its place lasts stands by again', async () => {
+    const etcd = await Etcd.start();
+    const terminal = await open();
+    const holder = elect(['-b', etcd.url, '-n', 'jobs/x', '--', 'sleep', '1000']);
+    await holder.event('started');
+    await terminal.line(`elect-run -b ${etcd.url} -n jobs/x --ttl 3s -- sh -c 'exit 6'`);
+    await terminal.shows('standing by');
+    await etcd.inLine('jobs/x', 2);
+    await terminal.press('C-z');
+    await terminal.shows('Stopped');
+    await etcd.inLine('jobs/x', 1);
+    await terminal.clear();
+    await terminal.line('fg; echo "status=$?"');
+    await etcd.inLine('jobs/x', 2);
+    holder.kill('SIGTERM');
+    await terminal.shows('status=6');
   });
 });
 
