@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 'use strict';
-const { mkdirSync, statSync } = require('node:fs');
+process.on('SIGUSR1', () => {}); // or else Node opens its debugger, until the signals are ours
+const { existsSync, mkdirSync, statSync } = require('node:fs');
 const module_ = require('node:module');
 const { homedir } = require('node:os');
-const { join } = require('node:path');
+const { dirname, join } = require('node:path');
 
 const dist = join(__dirname, '..', 'dist');
 
@@ -11,7 +12,8 @@ const dist = join(__dirname, '..', 'dist');
 function cacheDirectory() {
   try {
     const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'elect-run');
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    if (!existsSync(dirname(folder))) mkdirSync(dirname(folder), 0o700);
+    if (!existsSync(folder)) mkdirSync(folder, 0o700);
     const { uid, mode } = statSync(folder);
     return uid === process.getuid() && (mode & 0o022) === 0 ? folder : undefined;
   } catch {

@@ -11,6 +11,8 @@ const NEEDED = {
   'etcd-client': 'etcdctl',
   'util-linux': 'flock',
   tmux: 'tmux',
+  less: 'less',
+  openssl: 'openssl',
   iproute2: 'ip',
   nftables: 'nft',
   libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',

@@ -47,7 +47,7 @@ function program(version: string): Command {
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(
-      option('-v, --verbose', 'renewals and signals, too; -vv: stack traces')
+      new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces (env: ELECT_RUN_VERBOSE=1|2)')
         .argParser((_value, before: number) => before + 1)
         .default(0, ''),
     )
@@ -85,6 +85,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
   if (flags.includes('--no-wait') && flags.some((flag) => /^--wait(=|$)/.test(flag))) {
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
+  if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
   return { options, command: file, args };

@@ -178,7 +178,7 @@ function readBackend(options: Options, env: NodeJS.ProcessEnv): BackendSpec {
 }
 
 /** `redis://u:p@h` → `redis://h`: what is wrong with a URL can be shown without its password. */
-const withoutSecret = (url: string): string => printable(url.replace(/\/\/.*@/, '//'));
+const withoutSecret = (url: string): string => printable(url.replace(/^([^:]*:\/*).*@/s, '$1'));
 
 function readFileBackend(options: Options, rest: string, env: NodeJS.ProcessEnv): BackendSpec {
   for (const option of ['cacert', 'cert', 'key', 'user', 'passwordFile'] as const) {
@@ -228,8 +228,16 @@ function readEndpoint(text: string): string {
   const match = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/i.exec(text);
   const port = Number(match?.[2] ?? 2379);
   if (!match || port < 1 || port > 65535)
-    throw usage(`--backend etcd: "${withoutSecret(`//${text}`).slice(2)}" is not host:port`);
+    throw usage(`--backend etcd: "${withoutSecret(`:${text}`).slice(1)}" is not host:port`);
   return `${match[1]}:${port}`;
+}
+
+function unescapeUrl(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw usage('--backend: in the user or password a "%" has to be written %25');
+  }
 }
 
 function readAuth(
@@ -237,7 +245,7 @@ function readAuth(
   inUrl: string | undefined,
   env: NodeJS.ProcessEnv,
 ): { username: string; password: string } | undefined {
-  const user = options.user ?? (inUrl === undefined ? undefined : decodeURIComponent(inUrl)) ?? env.ETCDCTL_USER;
+  const user = options.user ?? (inUrl === undefined ? undefined : unescapeUrl(inUrl)) ?? env.ETCDCTL_USER;
   if (user === undefined || user === '') return undefined;
   const [username, ...rest] = user.split(':');
   const fromFile =

@@ -23,6 +23,7 @@ async function main(): Promise<number> {
       options.quiet ?? false,
       options.verbose,
     );
+    hideSecrets();
     const config = readConfig(options, command, args, process.env);
     lookUpCommand(command);
     const candidate = {
@@ -42,6 +43,15 @@ async function main(): Promise<number> {
       });
     return error instanceof Failure ? error.code : EXIT.software;
   }
+}
+
+/** A password in a URL or in --user is everybody's to read in ps(1) as long as it stands in our arguments. */
+function hideSecrets(): void {
+  const shown = process.argv.map((arg, index) => {
+    const isUser = /^--user(=|$)/.test(arg) ? arg : process.argv[index - 1] === '--user' ? arg : '';
+    return isUser.includes(':') ? arg.replace(/:.*$/, '') : arg.replace(/(:\/\/)[^/@]*@/, '$1');
+  });
+  if (shown.some((arg, index) => arg !== process.argv[index])) process.title = shown.join(' ');
 }
 
 async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, verbose: number): Promise<Report> {

@@ -13,6 +13,7 @@ import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
+import { printable } from './text.ts';
 import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
@@ -422,6 +423,9 @@ class Term {
     if (!(error instanceof NotElected)) return error;
     if (!error.ledBy)
       return new Failure(EXIT.unavailable, `${this.#backend.url} could not be reached in time: ${error.message}`);
-    return new Failure(exitCodes.standby, `not elected: ${error.ledBy.leader ?? 'somebody else'} leads ${election}`);
+    return new Failure(
+      exitCodes.standby,
+      `not elected: ${printable(error.ledBy.leader ?? 'somebody else')} leads ${election}`,
+    );
   }
 }

@@ -129,7 +129,7 @@ export class EtcdBackend implements Backend {
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     if (!place.handle) return;
     const { key, lease } = place.handle;
-    await this.#members.call(signal, ({ kv }) =>
+    const deletion = this.#members.call(signal, ({ kv }) =>
       kv.txn({
         // Attached to our lease, it is our key: nobody else knows the lease.
         compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
@@ -137,8 +137,16 @@ export class EtcdBackend implements Backend {
         failure: [],
       }),
     );
+    const isDeleted = await deletion.then(
+      () => true,
+      () => false, // we may lack the right to the key; the end of its lease is the end of the key as well
+    );
     place.handle = undefined;
-    await this.#members.call(signal, ({ leaseClient }) => leaseClient.leaseRevoke({ ID: lease })).catch(ignoreNotFound);
+    await this.#members
+      .call(signal, ({ leaseClient }) => leaseClient.leaseRevoke({ ID: lease }))
+      .catch((error) => {
+        if (!isDeleted && !isNotFound(error)) throw error;
+      });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -264,6 +272,4 @@ function parentsOf(name: string): string[] {
     .filter(Boolean);
 }
 
-function ignoreNotFound(error: Error): void {
-  if (!/lease not found/.test(error.message)) throw error;
-}
+const isNotFound = (error: Error): boolean => /lease not found/.test(error.message);

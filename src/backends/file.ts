@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import {
   closeSync,
   constants,
+  existsSync,
   fdatasyncSync,
   fstatSync,
   mkdirSync,
@@ -11,13 +12,14 @@ import {
   watch,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isNodesOwn } from '../adoption.ts';
 import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
 import { lookUpCommand } from '../lookup.ts';
 import { tryLock } from '../native.ts';
 import { isAlive, readProc } from '../proc.ts';
+import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
 
 export interface FileSpec {
@@ -94,7 +96,7 @@ export class FileBackend implements Backend {
     this.#mustBeOurs(place);
     const fd = this.#open(this.#tokenFile);
     try {
-      const token = readRecord(fd).token + 1n;
+      const token = this.#read(fd).token + 1n;
       const { id } = this.#candidate;
       const { pid, startedAt } = readProc(process.pid)!;
       writeRecord(fd, { token, holder: { id, since: new Date().toISOString(), pid, startedAt } });
@@ -141,7 +143,7 @@ export class FileBackend implements Backend {
 
   #open(file: string): number {
     try {
-      mkdirSync(this.#dir, { recursive: true });
+      makeDirectory(this.#dir);
       return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
@@ -151,10 +153,18 @@ export class FileBackend implements Backend {
     }
   }
 
+  #read(fd: number): TokenRecord {
+    try {
+      return readRecord(fd);
+    } catch (error) {
+      throw new Unusable(`--backend file: ${this.#tokenFile} ${(error as Error).message}`);
+    }
+  }
+
   #holder(): { leader: string | undefined; since: string | undefined } {
     const fd = this.#open(this.#tokenFile);
     try {
-      const { holder } = readRecord(fd);
+      const { holder } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
       return holder && isAlive(holder)
         ? { leader: holder.id, since: holder.since }
@@ -162,6 +172,19 @@ export class FileBackend implements Backend {
     } finally {
       closeSync(fd);
     }
+  }
+}
+
+/** Not with `recursive`: Node 20's mkdir loops for ever where a parent exists and yet nothing can be made in it, as in /proc. */
+function makeDirectory(dir: string): void {
+  try {
+    mkdirSync(dir);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    if (code !== 'ENOENT' || existsSync(dirname(dir))) throw error;
+    makeDirectory(dirname(dir));
+    mkdirSync(dir);
   }
 }
 
@@ -185,8 +208,7 @@ function readRecord(fd: number): TokenRecord {
   const text = buffer.toString('utf8', 0, readSync(fd, buffer, 0, RECORD_BYTES, 0));
   if (text === '') return { token: 0n, holder: undefined };
   const [token, holder] = text.split('\n');
-  if (!/^\d+$/.test(token!))
-    throw new Unusable(`the token file does not begin with a number: "${token!.slice(0, 40)}"`);
+  if (!/^\d+$/.test(token!)) throw new Error(`does not begin with a number: "${printable(token!.slice(0, 40))}"`);
   try {
     return { token: BigInt(token!), holder: holder?.trim() ? JSON.parse(holder) : undefined };
   } catch {

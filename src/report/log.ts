@@ -1,4 +1,4 @@
-import { fstatSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import type { LogFormat } from '../config.ts';
 import { formatDuration } from '../durations.ts';
 import { type Event, type Level, levelOf, type Report } from '../events.ts';
@@ -58,15 +58,49 @@ export function describe(event: Event): string {
   }
 }
 
-/** Always synchronous and never through process.stderr, which would make the descriptor that the child shares non-blocking. */
+/**
+ * Our own way to what stderr leads to, opened anew where that is possible, so that it can be non-blocking without making the descriptor that the
+ * child shares so. A reader that does not read (a full pipe, Ctrl-S at a terminal) must not keep us from renewing.
+ */
+function openStderr(): number {
+  try {
+    const stderr = fstatSync(2);
+    if (stderr.isFIFO() || stderr.isCharacterDevice()) {
+      return openSync('/proc/self/fd/2', constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+    }
+  } catch {}
+  return 2;
+}
+
+let out: number | undefined;
+/** What could not be written yet. The oldest go first when there is too much of it. */
+const backlog: Buffer[] = [];
+const MOST_LINES = 1000;
+const TRY_AGAIN_MS = 100;
+let tryAgain: NodeJS.Timeout | undefined;
+
 export function writeLine(line: string): void {
-  const bytes = Buffer.from(`${line}\n`);
-  for (let written = 0; written < bytes.length; ) {
+  backlog.push(Buffer.from(`${line}\n`));
+  if (backlog.length > MOST_LINES) backlog.shift();
+  flush();
+}
+
+function flush(): void {
+  out ??= openStderr();
+  while (backlog.length > 0) {
     try {
-      written += writeSync(2, bytes, written);
+      const written = writeSync(out, backlog[0]!);
+      if (written < backlog[0]!.length) backlog[0] = backlog[0]!.subarray(written);
+      else backlog.shift();
     } catch (error) {
-      // Whoever reads our messages may be slow (EAGAIN) or gone: the child matters more.
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return;
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') {
+        backlog.length = 0; // nobody is there any more: the child matters more
+        return;
+      }
+      clearTimeout(tryAgain);
+      tryAgain = setTimeout(flush, TRY_AGAIN_MS);
+      tryAgain.unref();
+      return;
     }
   }
 }

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
@@ -59,21 +59,23 @@ describe('elect-run leaves nothing behind', () => {
   function room() {
     const dir = scratch();
     const home = scratch();
+    const cache = scratch();
     const mark = home;
     const env = {
       HOME: home,
       TMPDIR: home,
       XDG_STATE_HOME: home,
-      XDG_CACHE_HOME: home,
+      XDG_CACHE_HOME: cache,
       XDG_RUNTIME_DIR: home,
       TEST_MARK: mark,
     };
     const check = async () => {
       await until(() => processesWith(`TEST_MARK=${mark}`).length === 0, 'the end of every process');
-      // Node's own cache of compiled code, which it keeps for the next run.
-      expect(readdirSync(home).filter((name) => name !== 'node-compile-cache')).toEqual([]);
+      expect(readdirSync(home)).toEqual([]);
+      // Compiled code, for the next run.
+      expect(readdirSync(cache).filter((name) => name !== 'elect-run')).toEqual([]);
     };
-    return { dir, args: ['-b', `file:${dir}`, '-n', 'job'], options: { env, cwd: home }, check };
+    return { dir, cache, args: ['-b', `file:${dir}`, '-n', 'job'], options: { env, cwd: home }, check };
   }
 
   test('after a success', async () => {
@@ -84,9 +86,29 @@ describe('elect-run leaves nothing behind', () => {
   });
 
   test('after many runs, not more than after one', async () => {
-    const { dir, args, options, check } = room();
-    for (let run = 0; run < 5; run++) await elect([...args, '--', 'true'], options).ended;
+    const { dir, cache, args, options, check } = room();
+    const run = () => elect([...args, '--', 'true'], options).ended;
+    await run();
+    const kept = readdirSync(cache, { recursive: true }).length;
+    for (let again = 0; again < 4; again++) await run();
+    expect(readdirSync(cache, { recursive: true })).toHaveLength(kept);
     expect(readdirSync(dir).sort()).toEqual(['job.lock', 'job.token']);
+    await check();
+  });
+
+  test('in a cache that somebody else could write to, and does without one', async () => {
+    const { cache, args, options, check } = room();
+    mkdirSync(join(cache, 'elect-run'));
+    chmodSync(join(cache, 'elect-run'), 0o777);
+    expect((await elect([...args, '--', 'true'], options).ended).code).toBe(0);
+    expect(readdirSync(join(cache, 'elect-run'))).toEqual([]);
+    await check();
+  });
+
+  test('where no cache can be kept', async () => {
+    const { args, options, check } = room();
+    const env = { ...options.env, XDG_CACHE_HOME: '/dev/null' };
+    expect((await elect([...args, '--', 'true'], { ...options, env }).ended).code).toBe(0);
     await check();
   });
 

@@ -278,16 +278,33 @@ describeWith(['tmux', 'bash'], 'an interactive shell as the child', () => {
   });
 });
 
+describeWith(['tmux', 'bash', 'etcd', 'etcdctl'], 'a terminal that is held by Ctrl-S', () => {
+  test('does not cost leadership', async () => {
+    const etcd = await Etcd.start();
+    const terminal = await open();
+    await terminal.line(`elect-run -v -b ${etcd.url} -n jobs/x --ttl 3s -- sleep 1000; echo "status=$?"`);
+    await terminal.shows('lease renewed');
+    await terminal.press('C-s');
+    const next = elect(['-b', etcd.url, '-n', 'jobs/x', '--wait', '5s', '--', 'true']);
+    expect((await next.ended).code).toBe(75);
+    await terminal.press('C-q');
+    await terminal.press('C-c');
+    await terminal.shows('status=130');
+  });
+});
+
 describeWith(['tmux', 'bash', 'etcd', 'etcdctl'], 'a job that is stopped for longer than its lease', () => {
   test('is ended before the next one starts, and fg shows the loss', async () => {
     const etcd = await Etcd.start();
     const terminal = await open();
-    await terminal.line(`elect-run -b ${etcd.url} -n jobs/x --ttl 3s -- sleep 31536000`);
-    await terminal.shows('started sleep');
+    const work = join(terminal.dir, 'work');
+    const holdsIt = `sh -c 'exec 9>>${work}; flock --nonblock 9 && echo "at $((6 * 7))"; exec sleep 1000'`;
+    await terminal.line(`elect-run -b ${etcd.url} -n jobs/x --ttl 3s -- ${holdsIt}`);
+    await terminal.shows('at 42');
     await terminal.press('C-z');
     await terminal.shows('Stopped');
-    const next = elect(['-b', etcd.url, '-n', 'jobs/x', '--', 'pgrep', '-f', '^sleep 31536000$']);
-    expect(await next.ended).toMatchObject({ code: 1, stdout: Buffer.alloc(0) });
+    const next = elect(['-b', etcd.url, '-n', 'jobs/x', '--', 'flock', '--nonblock', work, 'true']);
+    expect((await next.ended).code).toBe(0);
     await terminal.line('fg');
     await terminal.prompt();
     expect(await terminal.screen()).toContain('leadership lost');

@@ -216,6 +216,7 @@ const GRPC_OPTIONS = {
 } as unknown as NonNullable<IOptions['grpcOptions']>;
 
 function plainMessage(error: Error): string {
+  if (/Name resolution failed/.test(error.message)) return 'no such host';
   if (/DEADLINE_EXCEEDED|Deadline exceeded/.test(error.message)) return 'no answer in time';
   const reason = /ECONNREFUSED|ECONNRESET|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|EAI_AGAIN/.exec(error.message)?.[0];
   const words: Record<string, string> = {
