@@ -1,6 +1,7 @@
 // Builds dist/: every entry bundled, split by backend so that only the chosen store's library is loaded, as CommonJS chunks
 // (they start sooner than ES modules, and a compile cache serves them on every Node).
-import { chmodSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, transform } from 'esbuild';
@@ -48,3 +49,10 @@ for (const script of ['guard.sh', 'witness.sh']) {
   copyFileSync(`src/${script}`, `dist/${script}`);
   chmodSync(`dist/${script}`, 0o755);
 }
+
+// The manual page. Its reader takes each line end for a break, so a paragraph has to be one line.
+const manual = readFileSync('docs/elect-run.1.md', 'utf8').replace(/(?<=[^\n:])\n(?=[\w`*(~])(?!\*)/g, ' ');
+const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
+const flags = ['--version', `elect-run ${version}`, '--manual', 'User Commands'];
+const page = execFileSync(process.execPath, ['node_modules/marked-man/bin/marked-man.js', ...flags], { input: manual });
+writeFileSync('dist/elect-run.1', page);
