@@ -50,7 +50,8 @@ const LONGEST_PAUSE_MS = 5000;
 export async function campaign(backend: Backend, options: CampaignOptions, signal: AbortSignal): Promise<Leadership> {
   const giveUpAt = now() + options.waitMs;
   const timeUp = new AbortController();
-  const timer = Number.isFinite(options.waitMs) ? setTimeout(() => timeUp.abort(), options.waitMs) : undefined;
+  const over = new AbortController();
+  if (Number.isFinite(options.waitMs)) pause(options.waitMs, over.signal).then(() => timeUp.abort());
   const untilEnd = AbortSignal.any([signal, timeUp.signal]);
   let pauseMs = FIRST_PAUSE_MS;
   let ledBy: Waiting | undefined;
@@ -98,7 +99,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
     await backend.release(seat.place, within(options.timing.requestMs)).catch(() => {}); // it runs out by itself
     throw error;
   } finally {
-    clearTimeout(timer);
+    over.abort();
   }
 }
 

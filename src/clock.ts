@@ -25,16 +25,24 @@ export function toCentiseconds(at: number): number {
   return Math.floor(at / 10);
 }
 
-/** Resolves after the time, or as soon as the signal is aborted: never rejects. */
+/** A timer of Node's that is told to wait longer than this runs at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Resolves after the time, however long, or as soon as the signal is aborted: never rejects. */
 export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal?.aborted) return resolve();
+    let timer: NodeJS.Timeout;
     const done = () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', done);
       resolve();
     };
-    const timer = setTimeout(done, durationMs);
+    const sleep = (leftMs: number) => {
+      const pieceMs = Math.min(leftMs, LONGEST_TIMER_MS);
+      timer = setTimeout(() => (leftMs > pieceMs ? sleep(leftMs - pieceMs) : done()), pieceMs);
+    };
+    sleep(durationMs);
     signal?.addEventListener('abort', done);
   });
 }

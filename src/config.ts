@@ -236,7 +236,7 @@ function unescapeUrl(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    throw usage('--backend: in the user or password a "%" has to be written %25');
+    throw usage('--backend etcd: a "%" in the user or password has to be written %25');
   }
 }
 

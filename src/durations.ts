@@ -1,6 +1,5 @@
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-/** A timer of Node's runs at once when it is told to wait longer than 2^31 - 1 ms. */
-const LONGEST_MS = 24 * UNIT_MS.d;
+const LONGEST_MS = 3650 * UNIT_MS.d;
 const DURATION = /^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+$/;
 
 /** `500ms`, `15s`, `2m`, `1h30m` → milliseconds. Throws an Error whose message says what would be right. */
@@ -14,7 +13,7 @@ export function parseDuration(text: string): number {
   for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)) {
     totalMs += Number(amount) * UNIT_MS[unit as keyof typeof UNIT_MS];
   }
-  if (totalMs > LONGEST_MS) throw new Error(`"${text.slice(0, 40)}" is longer than 24d, the most that a timer takes`);
+  if (totalMs > LONGEST_MS) throw new Error(`"${text.slice(0, 40)}" is longer than 3650d`);
   return Math.round(totalMs);
 }
 

@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import type koffi from 'koffi';
 
 /**
- * The few calls of libc for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2). Loading costs about 6 ms,
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), real-time signals. Loading costs about 6 ms,
  * so it happens when the first of them is needed.
  */
 interface Libc {
@@ -15,17 +15,19 @@ interface Libc {
 }
 
 let loaded: Libc | undefined;
+let ffi: typeof koffi;
+let program: ReturnType<typeof koffi.load>;
 
 function libc(): Libc {
   if (!loaded) {
-    const ffi: typeof koffi = createRequire(import.meta.url)('koffi');
-    const library = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
+    ffi = createRequire(import.meta.url)('koffi');
+    program = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
     loaded = {
-      flock: library.func('int flock(int, int)'),
-      prctl: library.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
-      waitpid: library.func('int waitpid(int, void *, int)'),
-      syscall: library.func('long syscall(long, ...)'),
-      ioctl: library.func('int ioctl(int, unsigned long, ...)'),
+      flock: program.func('int flock(int, int)'),
+      prctl: program.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
+      waitpid: program.func('int waitpid(int, void *, int)'),
+      syscall: program.func('long syscall(long, ...)'),
+      ioctl: program.func('int ioctl(int, unsigned long, ...)'),
       errno: ffi.errno,
     };
   }
@@ -81,3 +83,20 @@ export function waitStatusOf(pidfd: number): number | undefined {
   if ((info.readBigUInt64LE(0) & PIDFD_INFO_EXIT) === 0n) return undefined;
   return info.readInt32LE(PIDFD_INFO_EXIT_CODE_OFFSET);
 }
+
+const UV_SIGNAL = 16; // enum uv_handle_type, uv.h: part of libuv's ABI since 1.0
+
+/** Calls back at each signal of this number, of those for which Node has no name: libuv itself takes any (uv_signal_t). It does not keep the process alive. */
+export function onSignal(signal: number, callback: () => void): void {
+  libc();
+  const loop = program.func('void *uv_default_loop()')();
+  const sizeOf = program.func('size_t uv_handle_size(int)');
+  const handle = program.func('void *calloc(size_t, size_t)')(1, sizeOf(UV_SIGNAL));
+  callbackType ??= ffi.pointer(ffi.proto('void onSignal(void *handle, int signal)'));
+  program.func('int uv_signal_init(void *, void *)')(loop, handle);
+  const start = program.func('uv_signal_start', 'int', ['void *', callbackType, 'int']);
+  start(handle, ffi.register(callback, callbackType), signal);
+  program.func('void uv_unref(void *)')(handle);
+}
+
+let callbackType: ReturnType<typeof koffi.pointer> | undefined;

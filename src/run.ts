@@ -148,10 +148,14 @@ class Term {
       },
       signal,
     );
-    this.#adoption ??= new Adoption((orphans) => {
-      this.#marks.known = orphans;
-      this.#tellFacts();
-    }); // takes some milliseconds, in which the store can answer
+    // Takes some milliseconds, in which the store can answer.
+    if (!this.#adoption) {
+      this.#adoption = new Adoption((orphans) => {
+        this.#marks.known = orphans;
+        this.#tellFacts();
+      });
+      this.#signals.catchRealtime();
+    }
     return campaigning;
   }
 
@@ -267,15 +271,9 @@ class Term {
     if (now() < killAt) {
       this.#signal(child, 'SIGTERM');
       this.#signal(child, 'SIGCONT'); // what is stopped cannot handle TERM
-      const killDue = new AbortController();
-      const timer = setTimeout(() => killDue.abort(), killAt - now());
-      await Promise.race([
-        this.#treeIsDead(killDue.signal),
-        renewal.gone,
-        pause(killAt - now() + POLL_MS, killDue.signal),
-      ]);
-      clearTimeout(timer);
-      killDue.abort();
+      const over = new AbortController();
+      await Promise.race([this.#treeIsDead(over.signal), renewal.gone, pause(killAt - now(), over.signal)]);
+      over.abort();
     }
     const isDead = await killTree(this.#marks, now() + DEATH_MS);
     if (isDead) await child.ended;

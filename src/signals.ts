@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { onSignal } from './native.ts';
 import { signalName, signalNumber } from './outcome.ts';
 
 /**
@@ -16,6 +17,9 @@ export const FORWARDED: string[] = [
   ...Object.keys(constants.signals).filter((name) => !NOT_FORWARDED.includes(name) && !aliases.includes(name)),
   ...Array.from({ length: 31 }, (_, index) => signalName(34 + index)),
 ];
+
+/** Node has no names for them, and so no way to listen for them. */
+const isRealtime = (signal: string): boolean => signal.startsWith('SIGRT');
 
 export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(signal) && !isStop(signal);
 
@@ -38,9 +42,13 @@ export class Signals {
   };
 
   constructor() {
+    for (const signal of FORWARDED) if (!isRealtime(signal)) process.on(signal, this.#catch);
+  }
+
+  /** From now on the real-time signals as well: apart from the others, since it takes a library to be loaded. */
+  catchRealtime(): void {
     for (const signal of FORWARDED) {
-      if (signal.startsWith('SIGRT')) catchRealtime(signalNumber(signal), () => this.#catch(signal));
-      else process.on(signal, this.#catch);
+      if (isRealtime(signal)) onSignal(signalNumber(signal), () => setImmediate(() => this.#catch(signal)));
     }
   }
 
@@ -61,26 +69,3 @@ export class Signals {
     process.on(signal, this.#catch);
   }
 }
-
-interface SignalWrap {
-  unref(): void;
-  onsignal: () => void;
-  start(signal: number): number;
-}
-
-/**
- * Node has no names for real-time signals and so no way to listen for them, but its signal handle takes any number. It is
- * reached through the deprecated process.binding; where that is gone a real-time signal ends elect-run and the guard ends the child.
- */
-function catchRealtime(signal: number, onsignal: () => void): void {
-  try {
-    const { binding } = process as unknown as { binding(name: string): { Signal: new () => SignalWrap } };
-    const wrap = new (binding('signal_wrap').Signal)();
-    wrap.unref();
-    wrap.onsignal = onsignal;
-    if (wrap.start(signal) === 0) realtime.push(wrap);
-  } catch {}
-}
-
-/** A handle that is collected as garbage stops listening. */
-const realtime: SignalWrap[] = [];
