@@ -9,7 +9,10 @@ export function prepare() {
   process.chdir(root);
   if (!existsSync('node_modules/esbuild/package.json')) {
     console.error('installing packages …');
-    execFileSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { stdio: ['ignore', 2, 2] });
+    // Not `npm ci`: it fails where a registry lacks an optional package of another platform, which is not needed here.
+    execFileSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], {
+      stdio: ['ignore', 2, 2],
+    });
   }
   console.error('building dist/ …');
   execFileSync(process.execPath, ['scripts/build.mjs'], { stdio: ['ignore', 2, 2] });
