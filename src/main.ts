@@ -66,5 +66,15 @@ function version(): string {
   return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 }
 
+// Whatever it is: the guard ends the command as soon as we are gone.
+process.on('uncaughtException', ({ message }) => {
+  logReporter('plain', { quiet: false, verbose: 0 })({
+    type: 'failed',
+    message: `a fault of elect-run: ${message}`,
+    stack: undefined,
+  });
+  process.exit(EXIT.software);
+});
+
 // exit() rather than an empty event loop: a client library may keep a connection open.
 main().then((status) => process.exit(status));

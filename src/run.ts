@@ -35,7 +35,7 @@ export async function run(
       const elected = await term.stand();
       const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
-      if (!config.rejoin) return config.exitCodes.lost;
+      if (!config.rejoin || !outcome.isDead) return config.exitCodes.lost;
     }
   } finally {
     await term.end();
@@ -47,7 +47,7 @@ interface Elected {
   token: bigint;
 }
 
-type Outcome = { type: 'ended'; status: number } | { type: 'lost' };
+type Outcome = { type: 'ended'; status: number } | { type: 'lost'; isDead: boolean };
 
 /** Why the child has to be stopped: the store says no, or we do not know and time is up. */
 type Loss = { certain: true; reason: string } | { certain: false; reason: string };
@@ -162,6 +162,8 @@ class Term {
   async end(): Promise<void> {
     this.#witness?.end();
     this.#adoption?.end();
+    // While anything of the child may live the guard stays: it ends the rest when we are gone.
+    if (this.#marks.root) return;
     await this.#guard.standDown();
     await this.#backend[Symbol.asyncDispose]();
   }
@@ -214,7 +216,7 @@ class Term {
       const isDead = await this.#stop(child, loss, renewal);
       this.#report({ type: 'deposed', token: this.#token, reason: loss.reason });
       await this.#giveBack(leadership, isDead, loss.certain);
-      return { type: 'lost' };
+      return { type: 'lost', isDead };
     } finally {
       stopForwarding();
     }
