@@ -18,7 +18,7 @@ export function withSpinner(lines: Report): Report {
     const { default: ora } = await import('ora');
     if (waitingFor === undefined) return;
     // The child reads stdin, and a cursor that is hidden stays so when we are killed.
-    spinner ??= ora({ stream: process.stderr, discardStdin: false, hideCursor: false });
+    spinner ??= ora({ stream: process.stderr, discardStdin: false, hideCursor: false, isEnabled: true });
     spinner.text = waitingFor;
     if (!spinner.isSpinning) spinner.start();
   };

@@ -224,7 +224,7 @@ function plainMessage(error: Error): string {
     ECONNRESET: 'connection reset',
     ENOTFOUND: 'no such host',
   };
-  return (reason && (words[reason] ?? reason)) || error.message.replace(/\s+/g, ' ');
+  return (reason && (words[reason] ?? reason)) || error.message.replace(/ Last error:.*$/s, '').replace(/\s+/g, ' ');
 }
 
 /** Why a TLS handshake with this endpoint fails, or undefined when it does not, or not for TLS's sake. */
@@ -251,7 +251,7 @@ function tlsProblem(
     socket.on('secureConnect', () => setTimeout(() => finish(undefined), 100));
     socket.on('error', (error: NodeJS.ErrnoException) => {
       const isNetwork = /^E(CONN|HOST|NET|TIMEDOUT|AI_|NOTFOUND)/.test(error.code ?? '');
-      finish(isNetwork ? undefined : error.message.replace(/^.*:SSL routines:[^:]*:/, '').trim());
+      finish(isNetwork ? undefined : (/SSL routines:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message).trim());
     });
   });
 }
