@@ -157,6 +157,8 @@ export function logReporter(format: LogFormat, { quiet, verbose }: Verbosity): R
   const loudest = quiet ? 1 : verbose > 0 ? 3 : 2;
   const line = formatter(format, verbose);
   return (event) => {
+    // By the time that it is known the child may have drawn its screen, or a prompt: at a terminal "elected" has said it.
+    if (event.type === 'started' && format === 'pretty' && verbose === 0) return;
     if (LOUDNESS[levelOf(event)] <= loudest) writeLine(line(event));
     if (event.type === 'failed' && verbose > 1 && event.stack && format !== 'json') writeLine(event.stack);
   };

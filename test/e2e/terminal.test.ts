@@ -58,7 +58,7 @@ const WITH_PID = 'sh -c \'echo $$ >pid; exec elect-run "$@"\' sh';
 describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
   test('Ctrl-C ends the child, and the exit code is 130', async () => {
     const terminal = await open();
-    await terminal.line('elect-run -- sleep 1000; echo "status=$?"');
+    await terminal.line('elect-run -v -- sleep 1000; echo "status=$?"');
     await terminal.shows('started sleep');
     await terminal.press('C-c');
     await terminal.shows('status=130');
@@ -110,7 +110,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
   test('Ctrl-Z stops the job, fg goes on with it, and it has led all the time', async () => {
     const terminal = await open();
     await terminal.line(
-      `elect-run -- bash -c 'while read line; do echo "token $FENCING_TOKEN has \${line^^}"; done'; echo "status=$?"`,
+      `elect-run -v -- bash -c 'while read line; do echo "token $FENCING_TOKEN has \${line^^}"; done'; echo "status=$?"`,
     );
     await terminal.shows('started bash');
     await terminal.line('one');
@@ -132,7 +132,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
 
   test('Ctrl-Z and bg: the job goes on in the background', async () => {
     const terminal = await open();
-    await terminal.line(`elect-run -- sh -c 'while [ ! -e end ]; do sleep 0.05; done; echo it is over; exit 3'`);
+    await terminal.line(`elect-run -v -- sh -c 'while [ ! -e end ]; do sleep 0.05; done; echo it is over; exit 3'`);
     await terminal.shows('started sh');
     await terminal.press('C-z');
     await terminal.shows('Stopped');
@@ -229,7 +229,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
 
   test('Ctrl-C ends a whole pipeline', async () => {
     const terminal = await open();
-    await terminal.line('elect-run -- sleep 1000 | cat');
+    await terminal.line('elect-run -v -- sleep 1000 | cat');
     await terminal.shows('started sleep');
     await terminal.press('C-c');
     await terminal.prompt();
@@ -238,7 +238,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
 
   test('closing the window ends the job and frees the leadership', async () => {
     const terminal = await open();
-    await terminal.line(`${WITH_PID} -- sleep 1000`);
+    await terminal.line(`${WITH_PID} -v -- sleep 1000`);
     await terminal.shows('started sleep');
     const pid = await electRunOf(terminal);
     const child = childrenOf(pid).find((one) => commandLine(one)[0] === 'sleep')!;
