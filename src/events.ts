@@ -15,6 +15,7 @@ export type Event =
   | { type: 'deposed'; token: string; reason: string }
   | { type: 'signalled'; signal: string; forwarded: boolean }
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
+  | { type: 'adopted'; pids: number[] }
   | { type: 'leftovers'; pids: number[] }
   | { type: 'guard-replaced'; reason: string }
   | { type: 'resigned'; token: string }
@@ -49,6 +50,7 @@ export function levelOf(event: Event): Level {
     case 'resigned':
       return 'info';
     case 'renewed':
+    case 'adopted':
     case 'signalled':
       return 'debug';
   }

@@ -153,6 +153,7 @@ class Term {
       this.#adoption = new Adoption((orphans) => {
         this.#marks.known = orphans;
         this.#tellFacts();
+        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
       });
       this.#signals.catchRealtime();
     }

@@ -44,6 +44,8 @@ export function describe(event: Event): string {
       return event.forwarded ? `${event.signal} passed on to the child` : `${event.signal} received`;
     case 'ended':
       return event.signal ? `the child died of ${event.signal}` : `the child ended with status ${event.status}`;
+    case 'adopted':
+      return `the guard knows the orphans of the child's tree: ${event.pids.join(', ') || 'none'}`;
     case 'leftovers':
       return `the child left ${event.pids.length} processes behind (${event.pids.join(', ')}): ending them`;
     case 'guard-replaced':

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
-import { alive, identify } from '../helpers/procs.ts';
+import { alive, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
 import { Etcd } from '../helpers/servers.ts';
 import { LOST, leaveNothingBehind, newElection, SHORT, standInLine } from './candidates.ts';
@@ -23,6 +23,11 @@ function escapingTrees(backend: () => string) {
 
     test('is gone before the next child starts when elect-run is killed with -9', async () => {
       const { oracle, leader, escapee } = await leaderWithEscapee();
+      // Without a trace in its environment it can be found only once the guard knows of it: within 100 ms.
+      await until(
+        () => leader.events.some(({ event, pids }) => event === 'adopted' && (pids as number[]).includes(escapee.pid)),
+        'adoption',
+      );
       leader.kill('SIGKILL');
       await oracle.started(2);
       expect(alive(escapee)).toBe(false);
