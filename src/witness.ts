@@ -13,6 +13,8 @@ export class Witness {
   readonly ready: Promise<void>;
   readonly #process;
   readonly #seen = new Map<string, number>();
+  /** Questions that are under way, by signal. */
+  readonly #asked = new Map<string, number>();
   /** Callers that wait for the answer to their question; the first one waits for `ready`. */
   #waiting: (() => void)[] = [];
   #isGone = false;
@@ -34,14 +36,17 @@ export class Witness {
   /** Did the whole group get this signal, too? */
   async sawIt(signal: string): Promise<boolean> {
     if (this.#isGone) return false;
+    const number = String(signalNumber(signal));
+    this.#asked.set(number, (this.#asked.get(number) ?? 0) + 1);
     await new Promise<void>((resolve) => {
       this.#waiting.push(resolve);
       this.#process.stdin.write('?\n');
     });
-    const number = String(signalNumber(signal));
     const count = this.#seen.get(number) ?? 0;
-    if (this.#waiting.length > 0) this.#seen.set(number, count - 1);
-    else this.#seen.clear();
+    const open = this.#asked.get(number)! - 1;
+    this.#asked.set(number, open);
+    // What is left over was one signal to us and two to the witness: the kernel makes one of those that were not handled yet.
+    this.#seen.set(number, open > 0 ? count - 1 : 0);
     return count > 0;
   }
 
