@@ -4,7 +4,8 @@
  * need not wait for the lease to run out.
  */
 import { readFileSync } from 'node:fs';
-import { type BackendSpec, type Candidate, openBackend } from './backends/index.ts';
+import { type Candidate, openBackend } from './backends/index.ts';
+import type { BackendSpec } from './backends/spec.ts';
 import { now, within } from './clock.ts';
 import { killTree, type TreeMarks } from './tree.ts';
 

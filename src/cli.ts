@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander';
+import { BACKEND_FORMS } from './backends/spec.ts';
 import { LOG_FORMATS, type Options } from './config.ts';
 import { EXIT, Failure } from './outcome.ts';
 
@@ -26,7 +27,7 @@ function program(version: string): Command {
     .description('Run COMMAND while, and only while, this candidate leads its election.')
     .usage('[options] -- COMMAND [ARG…]')
     .argument('[command...]', 'the command and its arguments')
-    .addOption(option('-b, --backend <name|url>', 'file[:DIR] or etcd[://host:port,…]').default('file'))
+    .addOption(option('-b, --backend <name|url>', BACKEND_FORMS).default('file'))
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
     .addOption(option('--id <label>', 'how others see us; default: the host name'))
     .addOption(option('--ttl <duration>', "the lease's length (default: 15s)"))

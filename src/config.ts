@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { homedir, hostname } from 'node:os';
-import { basename, join, resolve } from 'node:path';
-import type { BackendSpec } from './backends/index.ts';
+import { hostname } from 'node:os';
+import { basename } from 'node:path';
+import type { ConnectionOptions } from './backends/connection.ts';
+import { type BackendSpec, checkElection, readBackend } from './backends/spec.ts';
 import { parseDuration } from './durations.ts';
-import { EXIT, Failure } from './outcome.ts';
+import { EXIT, usage } from './outcome.ts';
 import { CONTROL, printable } from './text.ts';
 import { PROFILES, planTiming, type Timing } from './timing.ts';
 
@@ -12,7 +12,7 @@ export const LOG_FORMATS = ['auto', 'pretty', 'plain', 'json', 'logfmt'] as cons
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 /** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
-export interface Options {
+export interface Options extends ConnectionOptions {
   backend: string;
   name?: string;
   id?: string;
@@ -29,11 +29,6 @@ export interface Options {
   quiet?: boolean;
   verbose: number;
   logFormat: string;
-  cacert?: string;
-  cert?: string;
-  key?: string;
-  user?: string;
-  passwordFile?: string;
 }
 
 export interface Config {
@@ -73,8 +68,6 @@ export function readConfig(options: Options, command: string, args: string[], en
     },
   };
 }
-
-const usage = (message: string): Failure => new Failure(EXIT.usage, message);
 
 function duration(option: string, text: string): number {
   try {
@@ -147,127 +140,6 @@ function readElection(name: string | undefined, command: string, backend: Backen
   const shown = printable(election).slice(0, 80);
   if (election === '') throw usage('--name is empty');
   if (CONTROL.test(election)) throw usage(`--name "${shown}" has a control character`);
-  if (backend.kind === 'file') {
-    if (election.includes('/'))
-      throw usage(`--name "${shown}": with --backend file it is a file's name and cannot contain "/"`);
-    if (election === '.' || election === '..') throw usage(`--name "${shown}" cannot be a file's name`);
-    if (Buffer.byteLength(election) > 200)
-      throw usage(`--name "${shown}…" is longer than 200 bytes, too long for a file's name`);
-  }
-  if (backend.kind === 'etcd') {
-    if (/^\/*$/.test(election) || election.endsWith('/'))
-      throw usage(`--name "${shown}" must not end with "/": elect-run adds it`);
-    if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
-  }
+  checkElection(backend, election, shown);
   return election;
-}
-
-function readBackend(options: Options, env: NodeJS.ProcessEnv): BackendSpec {
-  const text = options.backend;
-  const scheme = /^[a-z0-9+]+/i.exec(text)?.[0] ?? '';
-  const rest = text.slice(scheme.length);
-  switch (scheme) {
-    case 'file':
-      return readFileBackend(options, rest, env);
-    case 'etcd':
-    case 'etcds':
-      return readEtcdBackend(options, scheme, rest, env);
-    default:
-      throw usage(`--backend "${withoutSecret(text)}" is unknown; use file[:DIR] or etcd[://host:port,…]`);
-  }
-}
-
-/** `redis://u:p@h` → `redis://h`: what is wrong with a URL can be shown without its password. */
-const withoutSecret = (url: string): string => printable(url.replace(/^([^:]*:\/*).*@/s, '$1'));
-
-function readFileBackend(options: Options, rest: string, env: NodeJS.ProcessEnv): BackendSpec {
-  for (const option of ['cacert', 'cert', 'key', 'user', 'passwordFile'] as const) {
-    if (options[option] === undefined) continue;
-    const flag = option === 'passwordFile' ? 'password-file' : option;
-    throw usage(`--${flag} has no meaning for --backend file; did you mean --backend etcd?`);
-  }
-  if (rest !== '' && (!rest.startsWith(':') || rest === ':'))
-    throw usage(`--backend "file${printable(rest)}": write file or file:DIR`);
-  if (rest.includes('\0')) throw usage('--backend file: a directory cannot have a NUL in its name');
-  const given = rest.slice(1).replace(/^\/\/(?=\/)/, '');
-  return { kind: 'file', dir: given === '' ? defaultDirectory(env) : resolve(given) };
-}
-
-/** It has to outlive a restart of the machine, with the fencing counter in it. */
-function defaultDirectory(env: NodeJS.ProcessEnv): string {
-  if (process.getuid?.() === 0) return '/var/lib/elect-run';
-  return join(env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state'), 'elect-run');
-}
-
-function readEtcdBackend(options: Options, scheme: string, rest: string, env: NodeJS.ProcessEnv): BackendSpec {
-  if (rest !== '' && !rest.startsWith('://'))
-    throw usage(`--backend "${withoutSecret(scheme + rest)}": write etcd or etcd://host:port,host:port`);
-  const [, credentials, hosts = ''] = /^(?:(.*)@)?(.*)$/s.exec(rest.slice('://'.length))!;
-  const list = (hosts || env.ETCDCTL_ENDPOINTS || '127.0.0.1:2379').split(',').filter(Boolean);
-  const cacert = options.cacert ?? env.ETCDCTL_CACERT;
-  const cert = options.cert ?? env.ETCDCTL_CERT;
-  const key = options.key ?? env.ETCDCTL_KEY;
-  if ((cert === undefined) !== (key === undefined))
-    throw usage('--cert and --key belong together; give both or neither');
-  const isTls = scheme === 'etcds' || [cacert, cert].some(Boolean) || list.some((host) => host.startsWith('https://'));
-  return {
-    kind: 'etcd',
-    endpoints: list.map((host) => readEndpoint(host.replace(/^https?:\/\//, '').replace(/\/$/, ''))),
-    tls: isTls
-      ? {
-          ...(cacert ? { ca: readPem('--cacert', cacert) } : {}),
-          ...(cert ? { cert: readPem('--cert', cert) } : {}),
-          ...(key ? { key: readPem('--key', key) } : {}),
-        }
-      : undefined,
-    auth: readAuth(options, credentials, env),
-  };
-}
-
-function readEndpoint(text: string): string {
-  const match = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/i.exec(text);
-  const port = Number(match?.[2] ?? 2379);
-  if (!match || port < 1 || port > 65535)
-    throw usage(`--backend etcd: "${withoutSecret(`:${text}`).slice(1)}" is not host:port`);
-  return `${match[1]}:${port}`;
-}
-
-function unescapeUrl(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    throw usage('--backend etcd: a "%" in the user or password has to be written %25');
-  }
-}
-
-function readAuth(
-  options: Options,
-  inUrl: string | undefined,
-  env: NodeJS.ProcessEnv,
-): { username: string; password: string } | undefined {
-  const user = options.user ?? (inUrl === undefined ? undefined : unescapeUrl(inUrl)) ?? env.ETCDCTL_USER;
-  if (user === undefined || user === '') return undefined;
-  const [username, ...rest] = user.split(':');
-  const fromFile =
-    options.passwordFile === undefined
-      ? undefined
-      : readText('--password-file', options.passwordFile).replace(/\r?\n$/, '');
-  const password = fromFile ?? (rest.length > 0 ? rest.join(':') : env.ETCDCTL_PASSWORD);
-  if (password === undefined)
-    throw usage('--user: no password; give --password-file FILE, or ETCDCTL_PASSWORD in the environment');
-  return { username: username!, password };
-}
-
-function readText(option: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw usage(`${option} ${printable(file)} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
-  }
-}
-
-function readPem(option: string, file: string): string {
-  const text = readText(option, file);
-  if (!text.includes('-----BEGIN ')) throw usage(`${option} ${printable(file)} is not a PEM file`);
-  return text;
 }

@@ -22,6 +22,9 @@ export class Failure extends Error {
   }
 }
 
+/** What was asked for is wrong. The line says which option, which value, and what would be right. */
+export const usage = (message: string): Failure => new Failure(EXIT.usage, message);
+
 /** The status by which shells tell death by signal n: 128 + n. */
 export const signalStatus = (signal: number): number => 128 + signal;
 

@@ -2,10 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
 import { printable } from '../text.ts';
-import { EtcdMembers, type EtcdSpec } from './etcd/members.ts';
+import { EtcdMembers } from './etcd/members.ts';
+import type { EtcdSpec } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
-
-export type { EtcdSpec } from './etcd/members.ts';
 
 interface EtcdPlace extends Place {
   handle: EtcdHandle | undefined;

@@ -20,12 +20,8 @@ import { lookUpCommand } from '../lookup.ts';
 import { tryLock } from '../native.ts';
 import { isAlive, readProc } from '../proc.ts';
 import { printable } from '../text.ts';
+import type { FileSpec } from './file/spec.ts';
 import type { Candidate } from './index.ts';
-
-export interface FileSpec {
-  kind: 'file';
-  dir: string;
-}
 
 interface FilePlace extends Place {
   inheritFd: number | undefined;

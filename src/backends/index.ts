@@ -1,9 +1,5 @@
 import type { Backend } from '../backend.ts';
-import type { EtcdSpec } from './etcd.ts';
-import type { FileSpec } from './file.ts';
-
-/** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
-export type BackendSpec = FileSpec | EtcdSpec;
+import type { BackendSpec } from './spec.ts';
 
 /** What a candidate shows of itself. */
 export interface Candidate {

@@ -4,9 +4,10 @@ import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { type Ended, elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);
 afterAll(stopServers);

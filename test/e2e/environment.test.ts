@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { allPids, commandLine } from '../helpers/procs.ts';
 import { processesWith, scratch } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);
 afterAll(stopServers);

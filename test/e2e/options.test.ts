@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { alive, until } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);
 afterAll(stopServers);

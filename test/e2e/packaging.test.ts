@@ -6,9 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { NODE } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { processesWith, scratch } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);

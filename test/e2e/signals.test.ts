@@ -2,10 +2,11 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, expect, test } from 'vitest';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { holdersOf, until } from '../helpers/procs.ts';
 import { inBatches, scratch } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);
 afterAll(stopServers);

@@ -2,10 +2,11 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, expect, test } from 'vitest';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, until } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
-import { Etcd, stopServers } from '../helpers/servers.ts';
+import { stopServers } from '../helpers/servers.ts';
 import { closeTerminals, Terminal } from '../helpers/terminal.ts';
 
 afterEach(closeTerminals);

@@ -1,10 +1,10 @@
 import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import type { Elect } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { WallClock } from '../helpers/faketime.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { until } from '../helpers/procs.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { leaveNothingBehind, newElection, runsUntouched, standInLine } from './candidates.ts';
 
 const HOUR = 3600;

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { leaveNothingBehind, newElection, runsUntouched, standInLine } from './candidates.ts';
 
 const FLAGS = ['--ttl', '10s'];

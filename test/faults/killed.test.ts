@@ -1,11 +1,11 @@
 import { rmSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { type Entry, guardOf, leaveNothingBehind, newElection, SHORT, standInLine, typesOf } from './candidates.ts';
 
 const LONG = ['--ttl', '60s'];

@@ -4,11 +4,11 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { signal, until, waitsForLock } from '../helpers/procs.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { leaveNothingBehind, newElection, stand } from './candidates.ts';
 
 /** Somebody who stands in line: how to enter, and how to end its term once its job has started. */

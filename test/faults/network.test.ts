@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Network } from '../helpers/netns.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
-import { Etcd } from '../helpers/servers.ts';
 import {
   LOST,
   leaveNothingBehind,

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive, until } from '../helpers/procs.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { leaveNothingBehind, newElection } from './candidates.ts';
 
 // Who judges the judge: what the other tests rely on.

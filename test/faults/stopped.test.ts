@@ -1,11 +1,11 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive, identify } from '../helpers/procs.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { guardOf, LOST, leaveNothingBehind, newElection, standInLine, TTL_MS, typesOf } from './candidates.ts';
 
 describeWith(['etcd', 'etcdctl', 'flock'], 'etcd: elect-run stands still', () => {

@@ -1,10 +1,10 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
-import { Etcd } from '../helpers/servers.ts';
 import {
   LOST,
   leaveNothingBehind,

@@ -1,11 +1,11 @@
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
-import { Etcd } from '../helpers/servers.ts';
 import { LOST, leaveNothingBehind, newElection, SHORT, standInLine } from './candidates.ts';
 
 const ESCAPING: Conduct[] = ['escapes', 'escapes-without-environment'];

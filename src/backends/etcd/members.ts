@@ -3,15 +3,8 @@ import { InterceptingCall, type InterceptorOptions, type NextCall } from '@grpc/
 import { noop } from 'cockatiel';
 import { Etcd3, type IOptions } from 'etcd3';
 import { Refused, Unusable } from '../../backend.ts';
-
-export interface EtcdSpec {
-  kind: 'etcd';
-  /** `host:port` */
-  endpoints: string[];
-  /** PEM texts. Present: TLS. */
-  tls: { ca?: string; cert?: string; key?: string } | undefined;
-  auth: { username: string; password: string } | undefined;
-}
+import { splitEndpoint } from '../connection.ts';
+import type { EtcdSpec } from './spec.ts';
 
 interface Member {
   endpoint: string;
@@ -233,11 +226,9 @@ function tlsProblem(
   tls: NonNullable<EtcdSpec['tls']>,
   timeoutMs: number,
 ): Promise<string | undefined> {
-  const [, host, port] = /^(.*):(\d+)$/.exec(endpoint)!;
   return new Promise((resolve) => {
     const socket = connect({
-      host: host!.replace(/^\[|\]$/g, ''),
-      port: Number(port),
+      ...splitEndpoint(endpoint),
       ...tls,
       ALPNProtocols: ['h2'],
       timeout: timeoutMs,

@@ -1,0 +1,18 @@
+import type { BackendSpec } from '../../../src/backends/spec.ts';
+import type { Need } from '../../helpers/needs.ts';
+
+/** A real store, as the contract suite wants it. */
+export interface Store {
+  spec: BackendSpec;
+  /** Takes from the store what makes this candidate the leader, as an operator would. */
+  depose(handle: unknown, election: string): Promise<void>;
+  /** Undefined: it cannot fall silent. */
+  silence: { begin(): Promise<void>; end(): void } | undefined;
+  end(): Promise<void>;
+}
+
+export interface StoreKind {
+  name: string;
+  needs: Need[];
+  start(): Promise<Store>;
+}
