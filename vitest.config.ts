@@ -1,6 +1,13 @@
 import { defineConfig } from 'vitest/config';
 
+/** As esbuild's loader of the build: the text. */
+const lua = {
+  name: 'lua',
+  transform: (code: string, id: string) => (id.endsWith('.lua') ? `export default ${JSON.stringify(code)}` : undefined),
+};
+
 export default defineConfig({
+  plugins: [lua],
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,

@@ -22,6 +22,7 @@ const result = await build({
   format: 'esm',
   external: ['koffi'],
   plugins: [etcdProtos],
+  loader: { '.lua': 'text' },
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: 'linked',

@@ -9,6 +9,7 @@ import { prepare } from './prepare.mjs';
 const NEEDED = {
   'etcd-server': 'etcd',
   'etcd-client': 'etcdctl',
+  'redis-server': 'redis-server',
   'util-linux': 'flock',
   tmux: 'tmux',
   less: 'less',

@@ -9,6 +9,7 @@ export interface ConnectionOptions {
   key?: string;
   user?: string;
   passwordFile?: string;
+  redisWaitReplicas?: string;
 }
 
 /** PEM texts. */

@@ -19,5 +19,7 @@ export async function openBackend(spec: BackendSpec, candidate: Candidate): Prom
       return new (await import('./file.ts')).FileBackend(spec, candidate);
     case 'etcd':
       return new (await import('./etcd.ts')).EtcdBackend(spec, candidate);
+    case 'redis':
+      return new (await import('./redis.ts')).RedisBackend(spec, candidate);
   }
 }

@@ -2,9 +2,10 @@ import { usage } from '../outcome.ts';
 import { type BackendUrl, type ConnectionOptions, flagOf, splitUrl, withoutSecret } from './connection.ts';
 import { type EtcdSpec, etcdReader } from './etcd/spec.ts';
 import { type FileSpec, fileReader } from './file/spec.ts';
+import { type RedisSpec, redisReader } from './redis/spec.ts';
 
 /** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
-export type BackendSpec = FileSpec | EtcdSpec;
+export type BackendSpec = FileSpec | EtcdSpec | RedisSpec;
 
 /** What a store takes from the command line. Always loaded, so none of it may need the store's library. */
 export interface SpecReader<Spec extends BackendSpec> {
@@ -22,9 +23,17 @@ export interface SpecReader<Spec extends BackendSpec> {
 const READERS: { [Kind in BackendSpec['kind']]: SpecReader<Extract<BackendSpec, { kind: Kind }>> } = {
   file: fileReader,
   etcd: etcdReader,
+  redis: redisReader,
 };
 
-const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = ['cacert', 'cert', 'key', 'user', 'passwordFile'];
+const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = [
+  'cacert',
+  'cert',
+  'key',
+  'user',
+  'passwordFile',
+  'redisWaitReplicas',
+];
 
 export const BACKEND_FORMS = Object.values(READERS)
   .map(({ form }) => form)

@@ -2,11 +2,12 @@ import type { Backend } from '../../src/backend.ts';
 import { type Candidate, openBackend } from '../../src/backends/index.ts';
 import { ETCD } from './stores/etcd.ts';
 import { FILE } from './stores/file.ts';
+import { REDIS } from './stores/redis.ts';
 import type { Store, StoreKind } from './stores/store.ts';
 
 export type { Store } from './stores/store.ts';
 
-export const STORES: StoreKind[] = [...FILE, ...ETCD];
+export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS];
 
 export async function open(
   store: Store,

@@ -17,6 +17,7 @@ const etcd = (name: string, options: Parameters<typeof Etcd.start>[0]): StoreKin
     const auth = options?.auth ? { username: 'app', password: 'apppw' } : undefined;
     return {
       spec: { kind: 'etcd', endpoints: server.endpoints, tls, auth },
+      tellsAtOnce: true,
       depose: async (handle) => {
         await server.etcdctl('del', (handle as { key: string }).key);
       },

@@ -11,6 +11,7 @@ export const FILE: StoreKind[] = [
       const dir = mkdtempSync(join(tmpdir(), 'elect-run-contract-'));
       return {
         spec: { kind: 'file', dir },
+        tellsAtOnce: true,
         depose: async (_, election) => unlinkSync(join(dir, `${election}.lock`)),
         silence: undefined,
         end: async () => rmSync(dir, { recursive: true }),

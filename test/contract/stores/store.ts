@@ -4,6 +4,8 @@ import type { Need } from '../../helpers/needs.ts';
 /** A real store, as the contract suite wants it. */
 export interface Store {
   spec: BackendSpec;
+  /** Whether the store itself tells a leader that it leads no more, or only the next renewal does. */
+  tellsAtOnce: boolean;
   /** Takes from the store what makes this candidate the leader, as an operator would. */
   depose(handle: unknown, election: string): Promise<void>;
   /** Undefined: it cannot fall silent. */

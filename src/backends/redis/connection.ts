@@ -1,0 +1,173 @@
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import { Redis, type RedisOptions } from 'ioredis';
+import { Refused, Unusable } from '../../backend.ts';
+import { splitEndpoint } from '../connection.ts';
+import type { RedisSpec } from './spec.ts';
+
+/**
+ * One connection of ioredis, which serves as transport only: nothing is queued, resent or reconnected behind our back. A request that was not answered, or whose
+ * caller gave up, costs the connection; the next request opens another one, and asks the Sentinels again where there are any.
+ */
+export class RedisConnection {
+  readonly #spec: RedisSpec;
+  readonly #requestMs: number;
+  #link: Link | undefined;
+  #isClosed = false;
+
+  constructor(spec: RedisSpec, requestMs: number) {
+    this.#spec = spec;
+    this.#requestMs = requestMs;
+  }
+
+  /** Answers within `requestMs`, counted apart for connecting and asking, unless the request `blocks`; or as soon as the signal is aborted. */
+  async call<T>(signal: AbortSignal, request: (client: Redis) => Promise<T>, blocks = false): Promise<T> {
+    signal.throwIfAborted();
+    if (this.#isClosed) throw new Error('the connection was closed');
+    this.#link ??= new Link(this.#spec, this.#requestMs);
+    const link = this.#link;
+    let stop!: () => void;
+    let late: NodeJS.Timeout | undefined;
+    const cut = new Promise<never>((_, reject) => {
+      stop = () => reject(signal.reason);
+      signal.addEventListener('abort', stop);
+      const limit = () => {
+        late = setTimeout(() => reject(new Error('no answer in time')), this.#requestMs);
+      };
+      limit();
+      link.ready.then(
+        () => {
+          clearTimeout(late);
+          if (!blocks) limit();
+        },
+        () => {},
+      );
+    });
+    try {
+      return await Promise.race([link.ready.then(() => request(link.client)), cut]);
+    } catch (error) {
+      if (!isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
+      if (signal.aborted) throw signal.reason;
+      throw explain(link.problem ?? (error as Error), this.#spec);
+    } finally {
+      clearTimeout(late);
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  /** What was sent and not answered is not sent any more. */
+  reset(): void {
+    if (this.#link) this.#drop(this.#link);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.reset();
+  }
+
+  #drop(link: Link): void {
+    link.cut();
+    if (this.#link === link) this.#link = undefined;
+  }
+}
+
+class Link {
+  readonly client: Redis;
+  readonly ready: Promise<void>;
+  /** What ioredis tells beside "Connection is closed". */
+  problem: Error | undefined;
+
+  constructor(spec: RedisSpec, requestMs: number) {
+    this.client = new Redis(optionsFor(spec, requestMs));
+    this.client.on('error', (error: Error) => {
+      this.problem ??= error;
+    });
+    this.ready = this.client.connect();
+    this.ready.catch(() => {});
+  }
+
+  cut(): void {
+    // Reset, not closed: TCP would go on to deliver for minutes what nobody wants any more. (TLS cannot be reset.)
+    const { stream } = this.client as unknown as { stream?: Socket };
+    if (stream instanceof TLSSocket) stream.destroy();
+    else stream?.resetAndDestroy();
+    this.client.disconnect();
+  }
+}
+
+function optionsFor({ endpoints, master, database, tls, auth }: RedisSpec, requestMs: number) {
+  const [first] = endpoints;
+  return {
+    ...(master === undefined
+      ? splitEndpoint(first!)
+      : { name: master, sentinels: endpoints.map(splitEndpoint), sentinelCommandTimeout: requestMs }),
+    ...(tls ? { tls, ...(master === undefined ? {} : { sentinelTLS: tls, enableTLSForSentinelMode: true }) } : {}),
+    ...auth,
+    db: database,
+    protocol: 2, // what every server and proxy speaks
+    lazyConnect: true,
+    connectTimeout: requestMs,
+    keepAlive: KEEP_ALIVE_MS,
+    maxRetriesPerRequest: 0,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    autoResubscribe: false,
+    enableReadyCheck: false, // INFO, a right that a user of ours need not have; a server that loads says so
+    disableClientInfo: true,
+    retryStrategy: () => null,
+    sentinelRetryStrategy: () => null,
+    reconnectOnError: null,
+  } satisfies RedisOptions;
+}
+
+const KEEP_ALIVE_MS = 5000;
+
+/** The server's own word, after which the connection is as good as before. */
+const isAnswer = (error: Error): boolean => error.name === 'ReplyError';
+
+/** The server's word that it is not the one to ask. */
+const isMoved = ({ message }: Error): boolean => /^(READONLY|MASTERDOWN|LOADING|UNKILLABLE|NOREPLICAS)/.test(message);
+
+const WORDS: Record<string, string> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset',
+  ENOTFOUND: 'no such host',
+  EAI_AGAIN: 'no such host',
+  ETIMEDOUT: 'no answer in time',
+};
+
+function explain(error: NodeJS.ErrnoException, spec: RedisSpec): Error {
+  const { message } = error;
+  const user = spec.auth?.username ? `user ${spec.auth.username}` : 'we';
+  if (/^WRONGPASS|invalid password|without any password configured/i.test(message))
+    return new Refused(`redis: wrong user or password (--user, --password-file, or in the URL)`);
+  if (/^NOAUTH/.test(message)) return new Refused('redis: authentication is on: give --user and --password-file');
+  if (/^NOPERM|^ERR.*NOPERM/.test(message))
+    return new Refused(`redis: ${user} may not do this (${message.replace(/^NOPERM\s*/, '')}); grant ${RIGHTS}`);
+  if (/^NOTANUMBER/.test(message))
+    return new Unusable(`redis: the key ${message.slice(11)} is not a number; it is the last token`);
+  if (/^WRONGTYPE/.test(message))
+    return new Unusable('--name: this key is there already, and is not a lock; choose another name');
+  if (/^(MOVED|CROSSSLOT|ASK) /.test(message))
+    return new Unusable('--backend redis: a Redis Cluster is not supported; name a single server');
+  if (/^DENIED/.test(message)) return new Refused(`redis: ${message}`);
+  if (spec.tls && isTlsProblem(error))
+    return new Refused(
+      `redis: TLS with ${spec.endpoints.join(',')} failed: ${tlsReason(error)} (--cacert, --cert, --key)`,
+    );
+  return new Error(`redis at ${spec.endpoints.join(',')}: ${plainMessage(error)}`, { cause: error });
+}
+
+const RIGHTS = '~NAME ~{NAME}:* +eval +evalsha +get +set +del +pttl +pexpire +time +rpush +blpop +wait +ping';
+
+const isTlsProblem = ({ code = '', message }: NodeJS.ErrnoException): boolean =>
+  /^ERR_(SSL|TLS)|CERT|SELF_SIGNED|UNABLE_TO_/.test(code) || /SSL routines/.test(message);
+
+const tlsReason = ({ message }: Error): string => (/SSL routines:[^:]*:([^:]+)/.exec(message)?.[1] ?? message).trim();
+
+function plainMessage({ code, message }: NodeJS.ErrnoException): string {
+  const reason = WORDS[code ?? ''];
+  if (reason) return reason;
+  if (/All sentinels are unreachable/.test(message)) return 'no Sentinel could be asked for the master';
+  return message.replace(/\s+/g, ' ');
+}
