@@ -29,6 +29,8 @@ const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 200;
 /** How long a baton waits for somebody who has looked and is about to wait. */
 const BATON_MS = 5000;
+/** What is called, by us or in a script of ours. */
+const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
 /** Of a request's time, what is left to the replicas. */
 const REPLICAS_SHARE = 0.6;
 
@@ -48,6 +50,7 @@ export class RedisBackend implements Backend {
   readonly #lock: string;
   readonly #token: string;
   readonly #baton: string;
+  readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
     this.#spec = spec;
@@ -55,7 +58,9 @@ export class RedisBackend implements Backend {
     this.#lock = candidate.election;
     this.#token = `{${candidate.election}}:token`;
     this.#baton = `{${candidate.election}}:baton`;
-    this.#connection = new RedisConnection(spec, candidate.requestMs);
+    const keys = [this.#lock, this.#token, this.#baton].map((key) => `~${key}`);
+    this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
+    this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
   }
@@ -72,15 +77,13 @@ export class RedisBackend implements Backend {
   }
 
   async acquire(place: RedisPlace, signal: AbortSignal): Promise<Leading | Waiting> {
-    place.handle ??= { key: this.#lock };
     const { id, ttlMs } = this.#candidate;
-    place.isInDoubt = true;
-    const [leads, holderOrToken, lapsesInMs] = await this.#eval<[number, string, number]>(
-      signal,
-      acquireScript,
-      [this.#lock, this.#token, this.#baton],
-      [id, String(ttlMs)],
-    );
+    const keys = [this.#lock, this.#token, this.#baton];
+    const [leads, holderOrToken, lapsesInMs] = await this.#connection.call(signal, (client) => {
+      place.handle = { key: this.#lock };
+      place.isInDoubt = true;
+      return client.eval(acquireScript, keys.length, ...keys, id, ttlMs) as Promise<[number, string, number]>;
+    });
     place.isInDoubt = false;
     if (leads === 0) {
       place.lapsesInMs = lapsesInMs < 0 ? undefined : lapsesInMs;
@@ -167,7 +170,7 @@ export class RedisBackend implements Backend {
 
   #joinLine(): NonNullable<RedisPlace['baton']> {
     // A connection of its own: nothing else can be asked on one that blocks.
-    const connection = new RedisConnection(this.#spec, this.#candidate.requestMs);
+    const connection = new RedisConnection(this.#spec, this.#candidate.requestMs, this.#rights);
     const forEver = new AbortController().signal;
     const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then(() => {});
     handed.catch(() => {});

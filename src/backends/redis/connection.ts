@@ -12,12 +12,15 @@ import type { RedisSpec } from './spec.ts';
 export class RedisConnection {
   readonly #spec: RedisSpec;
   readonly #requestMs: number;
+  readonly #rights: string;
   #link: Link | undefined;
   #isClosed = false;
 
-  constructor(spec: RedisSpec, requestMs: number) {
+  /** `rights`: what a user has to be granted, for the message when it is missing. */
+  constructor(spec: RedisSpec, requestMs: number, rights: string) {
     this.#spec = spec;
     this.#requestMs = requestMs;
+    this.#rights = rights;
   }
 
   /** Answers within `requestMs`, counted apart for connecting and asking, unless the request `blocks`; or as soon as the signal is aborted. */
@@ -44,11 +47,13 @@ export class RedisConnection {
       );
     });
     try {
-      return await Promise.race([link.ready.then(() => request(link.client)), cut]);
+      const answer = await Promise.race([link.ready.then(() => request(link.client)), cut]);
+      link.hasAnswered = true;
+      return answer;
     } catch (error) {
       if (!isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
       if (signal.aborted) throw signal.reason;
-      throw explain(link.problem ?? (error as Error), this.#spec);
+      throw this.#explain(link.problem ?? (error as Error), link.hasAnswered);
     } finally {
       clearTimeout(late);
       signal.removeEventListener('abort', stop);
@@ -69,6 +74,36 @@ export class RedisConnection {
     link.cut();
     if (this.#link === link) this.#link = undefined;
   }
+
+  /** Says what the user can mend. */
+  #explain(error: NodeJS.ErrnoException, hasAnswered: boolean): Error {
+    const { message } = error;
+    const spec = this.#spec;
+    const user = spec.auth?.username ? `user ${spec.auth.username}` : 'we';
+    if (/^WRONGPASS|invalid password|without any password configured/i.test(message))
+      return new Refused(`redis: wrong user or password (--user, --password-file, or in the URL)`);
+    if (/^NOAUTH/.test(message)) return new Refused('redis: authentication is on: give --user and --password-file');
+    if (/^NOPERM|^ERR.*NOPERM/.test(message))
+      return new Refused(
+        `redis: ${user} may not do this (${message.replace(/^NOPERM\s*/, '')}); grant ${this.#rights}`,
+      );
+    if (/^NOTANUMBER/.test(message))
+      return new Unusable(`redis: the key ${message.slice(11)} is not a number; it is the last token`);
+    if (/^WRONGTYPE/.test(message))
+      return new Unusable('--name: this key is there already, and is not a lock; choose another name');
+    if (/^(MOVED|CROSSSLOT|ASK) /.test(message))
+      return new Unusable('--backend redis: a Redis Cluster is not supported; name a single server');
+    if (/^DENIED/.test(message)) return new Refused(`redis: ${message}`);
+    if (spec.tls && isTlsProblem(error))
+      return new Refused(
+        `redis: TLS with ${spec.endpoints.join(',')} failed: ${tlsReason(error)} (--cacert, --cert, --key)`,
+      );
+    const hint =
+      hasAnswered || !MAY_BE_TLS.test(message)
+        ? ''
+        : `; does it speak ${spec.tls ? 'TLS at all' : 'TLS only (rediss://)'}?`;
+    return new Error(`redis at ${spec.endpoints.join(',')}: ${plainMessage(error)}${hint}`, { cause: error });
+  }
 }
 
 class Link {
@@ -76,6 +111,7 @@ class Link {
   readonly ready: Promise<void>;
   /** What ioredis tells beside "Connection is closed". */
   problem: Error | undefined;
+  hasAnswered = false;
 
   constructor(spec: RedisSpec, requestMs: number) {
     this.client = new Redis(optionsFor(spec, requestMs));
@@ -136,29 +172,8 @@ const WORDS: Record<string, string> = {
   ETIMEDOUT: 'no answer in time',
 };
 
-function explain(error: NodeJS.ErrnoException, spec: RedisSpec): Error {
-  const { message } = error;
-  const user = spec.auth?.username ? `user ${spec.auth.username}` : 'we';
-  if (/^WRONGPASS|invalid password|without any password configured/i.test(message))
-    return new Refused(`redis: wrong user or password (--user, --password-file, or in the URL)`);
-  if (/^NOAUTH/.test(message)) return new Refused('redis: authentication is on: give --user and --password-file');
-  if (/^NOPERM|^ERR.*NOPERM/.test(message))
-    return new Refused(`redis: ${user} may not do this (${message.replace(/^NOPERM\s*/, '')}); grant ${RIGHTS}`);
-  if (/^NOTANUMBER/.test(message))
-    return new Unusable(`redis: the key ${message.slice(11)} is not a number; it is the last token`);
-  if (/^WRONGTYPE/.test(message))
-    return new Unusable('--name: this key is there already, and is not a lock; choose another name');
-  if (/^(MOVED|CROSSSLOT|ASK) /.test(message))
-    return new Unusable('--backend redis: a Redis Cluster is not supported; name a single server');
-  if (/^DENIED/.test(message)) return new Refused(`redis: ${message}`);
-  if (spec.tls && isTlsProblem(error))
-    return new Refused(
-      `redis: TLS with ${spec.endpoints.join(',')} failed: ${tlsReason(error)} (--cacert, --cert, --key)`,
-    );
-  return new Error(`redis at ${spec.endpoints.join(',')}: ${plainMessage(error)}`, { cause: error });
-}
-
-const RIGHTS = '~NAME ~{NAME}:* +eval +evalsha +get +set +del +pttl +pexpire +time +rpush +blpop +wait +ping';
+/** How it looks when one side speaks TLS and the other does not. */
+const MAY_BE_TLS = /no answer|ECONNRESET|Connection is closed|timed? ?out/i;
 
 const isTlsProblem = ({ code = '', message }: NodeJS.ErrnoException): boolean =>
   /^ERR_(SSL|TLS)|CERT|SELF_SIGNED|UNABLE_TO_/.test(code) || /SSL routines/.test(message);
