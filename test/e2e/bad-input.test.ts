@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test 
 import { type Ended, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
+import { Redis } from '../helpers/redis.ts';
 import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
@@ -147,6 +148,38 @@ const CASES: Case[] = [
     name: 'a password with a bare %',
     args: () => ['-b', `etcd://root:${SECRET}%@h:1`],
     says: /--backend .*%/,
+  },
+  {
+    name: 'two Redis servers',
+    args: () => ['-b', 'redis://a,b'],
+    says: /takes one host; for several Sentinels write redis\+/,
+  },
+  {
+    name: 'Sentinels without a master',
+    args: () => ['-b', `redis+sentinel://u:${SECRET}@s1:1`],
+    says: /--backend "redis\+sentinel:\/\/s1:1": write .*\/MASTER/,
+  },
+  { name: 'a database that is none', args: () => ['-b', 'redis://h/x'], says: /"x" is not the number of a database/ },
+  {
+    name: 'a REDIS_URL that is none',
+    args: () => ['-b', 'redis'],
+    env: { REDIS_URL: `http://u:${SECRET}@h` },
+    says: /REDIS_URL "http:\/\/h": write redis/,
+  },
+  {
+    name: 'replicas that are no number',
+    args: () => ['-b', 'redis', '--redis-wait-replicas', 'all'],
+    says: /--redis-wait-replicas "all" is not a number of replicas/,
+  },
+  {
+    name: 'replicas of a store that has none',
+    args: () => ['-b', 'etcd', '--redis-wait-replicas', '1'],
+    says: /--redis-wait-replicas has no meaning for --backend etcd; did you mean --backend redis\?/,
+  },
+  {
+    name: "a name that is another election's key",
+    args: () => ['-b', 'redis', '-n', '{a}:token'],
+    says: /--name "\{a\}:token" is a key that elect-run keeps/,
   },
   { name: 'a slash at the end of a name', args: () => ['-b', 'etcd', '-n', 'a/'], says: /--name "a\/" must not end/ },
   {
@@ -373,5 +406,52 @@ describe('a store that cannot be reached', () => {
     ]);
     expect(ended.code).toBe(69);
     expect(ended.stderr + ended.stdout).not.toContain(SECRET);
+  });
+});
+
+describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
+  let guarded: Redis;
+  let secure: Redis;
+  let open: Redis;
+  beforeAll(async () => {
+    [guarded, secure, open] = await Promise.all([
+      Redis.start({ auth: true }),
+      Redis.start({ tls: true }),
+      Redis.start(),
+    ]);
+  });
+  afterAll(stopServers);
+  const refused = (url: string, ...args: string[]) => run(['-q', '-b', url, '-n', 'x', ...args, '--', 'true']);
+
+  test('no password, a wrong one, and a missing right that is named: 77', async () => {
+    const [endpoint] = guarded.endpoints;
+    expectOneLine(await refused(`redis://${endpoint}`), /authentication is on: give --user and --password-file/);
+    expectOneLine(await refused(`redis://app:${SECRET}@${endpoint}`), /wrong user or password/);
+    const missing = await refused(guarded.url);
+    expectOneLine(missing, /user app may not do this .*; grant ~x ~\{x\}:token ~\{x\}:baton \+eval/);
+    expect(missing.code).toBe(77);
+    expect((await guarded.cli('keys', '*')).trim()).toBe('');
+  });
+
+  test('TLS: an unknown CA and a missing certificate are refused, 77; plain to TLS and TLS to plain are told, 69', async () => {
+    const [endpoint] = secure.endpoints;
+    const unknown = await refused(`rediss://${endpoint}`);
+    expectOneLine(unknown, /TLS with .* failed: self-signed certificate.*--cacert/);
+    expect(unknown.code).toBe(77);
+    const nameless = await refused(`rediss://${endpoint}`, '--cacert', secure.certificates!.ca);
+    expectOneLine(nameless, /TLS with .* failed: .*certificate required/);
+    expect(nameless.code).toBe(77);
+    const plain = await refused(`redis://${endpoint}`, '--no-wait');
+    expectOneLine(plain, /connection reset; does it speak TLS only \(rediss:\/\/\)\?/);
+    expect(plain.code).toBe(69);
+    expect((await refused(`rediss://${open.endpoints[0]}`, '--no-wait')).code).toBe(69);
+  });
+
+  test('a key that is no lock is not touched: 64', async () => {
+    await open.cli('lpush', 'x', 'of somebody');
+    const ended = await refused(open.url);
+    expectOneLine(ended, /--name: this key is there already, and is not a lock/);
+    expect(ended.code).toBe(64);
+    expect((await open.cli('lrange', 'x', '0', '-1')).trim()).toBe('of somebody');
   });
 });
