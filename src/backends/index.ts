@@ -21,5 +21,7 @@ export async function openBackend(spec: BackendSpec, candidate: Candidate): Prom
       return new (await import('./etcd.ts')).EtcdBackend(spec, candidate);
     case 'redis':
       return new (await import('./redis.ts')).RedisBackend(spec, candidate);
+    case 'kubernetes':
+      return new (await import('./kubernetes.ts')).KubernetesBackend(spec, candidate);
   }
 }

@@ -2,10 +2,11 @@ import { usage } from '../outcome.ts';
 import { type BackendUrl, type ConnectionOptions, flagOf, splitUrl, withoutSecret } from './connection.ts';
 import { type EtcdSpec, etcdReader } from './etcd/spec.ts';
 import { type FileSpec, fileReader } from './file/spec.ts';
+import { type KubernetesSpec, kubernetesReader } from './kubernetes/spec.ts';
 import { type RedisSpec, redisReader } from './redis/spec.ts';
 
 /** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
-export type BackendSpec = FileSpec | EtcdSpec | RedisSpec;
+export type BackendSpec = EtcdSpec | FileSpec | RedisSpec | KubernetesSpec;
 
 /** What a store takes from the command line. Always loaded, so none of it may need the store's library. */
 export interface SpecReader<Spec extends BackendSpec> {
@@ -24,6 +25,7 @@ const READERS: { [Kind in BackendSpec['kind']]: SpecReader<Extract<BackendSpec, 
   file: fileReader,
   etcd: etcdReader,
   redis: redisReader,
+  kubernetes: kubernetesReader,
 };
 
 const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = [

@@ -1,0 +1,147 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import type { Agent, RequestOptions } from 'node:https';
+import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
+import { ExecAuth } from '@kubernetes/client-node/dist/exec_auth.js';
+import { isNodesOwn } from '../../adoption.ts';
+import { usage } from '../../outcome.ts';
+import { printable } from '../../text.ts';
+import type { KubernetesSpec } from './spec.ts';
+
+/** How a request reaches the API server, and by what it knows us. */
+export interface Credentials {
+  agent: Agent;
+  headers: Record<string, string>;
+  /** `user:password`, for basic authentication. */
+  auth: string | undefined;
+}
+
+/**
+ * A cluster as the kubeconfig or the pod describes it. @kubernetes/client-node reads it and knows how to come by credentials: tokens, certificates,
+ * exec plugins, proxies. Files are read again as it sees fit, so credentials may rotate.
+ */
+export class Cluster {
+  readonly #spec: KubernetesSpec;
+  #config: KubeConfig;
+  #pending: Promise<Credentials> | undefined;
+  #agent: { key: string; agent: Agent } | undefined;
+
+  /** Throws a usage Failure when the kubeconfig cannot be used. */
+  constructor(spec: KubernetesSpec) {
+    this.#spec = spec;
+    this.#config = load(spec);
+  }
+
+  /** As `https://host:port`, with a path where the kubeconfig has one. */
+  get server(): string {
+    return this.#config.getCurrentCluster()!.server;
+  }
+
+  /** The context in use; it stays the same when the kubeconfig's current one is switched. */
+  get context(): string {
+    return this.#config.getCurrentContext();
+  }
+
+  get namespace(): string | undefined {
+    return this.#config.getContextObject(this.context)?.namespace?.trim();
+  }
+
+  /** In the clean-up: the context in which the lease was acquired. */
+  use(context: string): void {
+    this.#config.setCurrentContext(context);
+  }
+
+  /** A plugin that hangs is not started again beside itself. */
+  credentials(): Promise<Credentials> {
+    this.#pending ??= this.#read().finally(() => {
+      this.#pending = undefined;
+    });
+    return this.#pending;
+  }
+
+  /** Forgets what was cached: the API server did not know us by it. */
+  refresh(): void {
+    const { context } = this;
+    this.#config = load(this.#spec, context);
+  }
+
+  close(): void {
+    this.#agent?.agent.destroy();
+  }
+
+  async #read(): Promise<Credentials> {
+    const options: RequestOptions = { headers: {} };
+    await this.#config.applyToHTTPSOptions(options as Parameters<KubeConfig['applyToHTTPSOptions']>[0]);
+    const { ca, cert, key, servername, rejectUnauthorized } = options;
+    const material = [ca, cert, key, servername, rejectUnauthorized, this.server].map(String).join('\n');
+    const digest = createHash('sha256').update(material).digest('hex');
+    if (this.#agent?.key !== digest) {
+      const agent = options.agent as Agent & { keepAlive: boolean };
+      agent.keepAlive = true;
+      if (this.#agent) retire(this.#agent.agent);
+      this.#agent = { key: digest, agent };
+    }
+    return {
+      agent: this.#agent.agent,
+      headers: options.headers as Record<string, string>,
+      auth: options.auth ?? undefined,
+    };
+  }
+}
+
+/** Requests under way end as they would; nothing new goes over its connections. */
+function retire(agent: Agent): void {
+  (agent as Agent & { keepAlive: boolean }).keepAlive = false;
+  for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
+}
+
+function load({ kubeconfig }: KubernetesSpec, context?: string): KubeConfig {
+  const config = new KubeConfig();
+  if (kubeconfig.length === 0) config.loadFromCluster();
+  else config.loadFromOptions(merged(kubeconfig));
+  for (const authenticator of (config as unknown as { authenticators: unknown[] }).authenticators) {
+    if (authenticator instanceof ExecAuth) letNodeWait(authenticator);
+  }
+  if (context !== undefined) config.setCurrentContext(context);
+  const where = `--backend kubernetes: ${printable(kubeconfig.join(', ')) || 'the service account'}`;
+  if (!config.getCurrentContext())
+    throw usage(`${where}: no current-context; choose one with kubectl config use-context`);
+  if (!config.getContextObject(config.getCurrentContext()))
+    throw usage(`${where}: there is no context ${printable(config.getCurrentContext())}`);
+  if (!config.getCurrentCluster())
+    throw usage(`${where}: the context ${printable(config.getCurrentContext())} has no cluster`);
+  return config;
+}
+
+/** As kubectl merges: of two with the same name the first one counts. */
+function merged(files: string[]) {
+  const all = files.map((file) => {
+    const config = new KubeConfig();
+    try {
+      config.loadFromFile(file);
+    } catch (error) {
+      const problem = (error as NodeJS.ErrnoException).code ?? (error as Error).message.split('\n')[0]!;
+      throw usage(`--backend kubernetes: ${printable(file)} cannot be used as kubeconfig: ${printable(problem)}`);
+    }
+    return config;
+  });
+  return {
+    clusters: firstOfEach(all.flatMap(({ clusters }) => clusters)),
+    users: firstOfEach(all.flatMap(({ users }) => users)),
+    contexts: firstOfEach(all.flatMap(({ contexts }) => contexts)),
+    currentContext: all.map((config) => config.getCurrentContext()).find(Boolean),
+  };
+}
+
+const firstOfEach = <T extends { name: string }>(list: T[]): T[] =>
+  list.filter((one, index) => list.findIndex(({ name }) => name === one.name) === index);
+
+/** As pid 1 or subreaper we reap the dead, and must leave those to Node that Node has started. */
+function letNodeWait(authenticator: ExecAuth): void {
+  const startPlugin: typeof spawn = ((...args: Parameters<typeof spawn>) => {
+    const plugin = spawn(...args);
+    isNodesOwn(plugin);
+    return plugin;
+  }) as typeof spawn;
+  (authenticator as unknown as { execFn: typeof spawn }).execFn = startPlugin;
+}
