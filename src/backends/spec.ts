@@ -6,7 +6,7 @@ import { type KubernetesSpec, kubernetesReader } from './kubernetes/spec.ts';
 import { type RedisSpec, redisReader } from './redis/spec.ts';
 
 /** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
-export type BackendSpec = EtcdSpec | FileSpec | RedisSpec | KubernetesSpec;
+export type BackendSpec = EtcdSpec | FileSpec | KubernetesSpec | RedisSpec;
 
 /** What a store takes from the command line. Always loaded, so none of it may need the store's library. */
 export interface SpecReader<Spec extends BackendSpec> {

@@ -31,7 +31,7 @@ for (const kind of STORES) {
     });
 
     const inElection = () => {
-      election = `${store.spec.kind === 'file' ? '' : '/jobs/'}contract-${++count}`;
+      election = `${['file', 'kubernetes'].includes(store.spec.kind) ? '' : '/jobs/'}contract-${++count}`;
     };
     const enter = async (id: string): Promise<Candidacy> => {
       const { backend } = await open(store, election, id);

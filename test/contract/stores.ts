@@ -2,12 +2,14 @@ import type { Backend } from '../../src/backend.ts';
 import { type Candidate, openBackend } from '../../src/backends/index.ts';
 import { ETCD } from './stores/etcd.ts';
 import { FILE } from './stores/file.ts';
+import { KUBERNETES } from './stores/kubernetes.ts';
 import { REDIS } from './stores/redis.ts';
 import type { Store, StoreKind } from './stores/store.ts';
 
 export type { Store } from './stores/store.ts';
 
 export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS];
+export const STORES: StoreKind[] = [...FILE, ...ETCD, ...KUBERNETES];
 
 export async function open(
   store: Store,

@@ -1,5 +1,7 @@
+import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, test } from 'vitest';
 
 /** What a test may need from the machine. The value: undefined when it is there, else why not and how to get it. */
@@ -8,6 +10,8 @@ const NEEDS = {
   etcdctl: () => program('etcdctl', 'etcd-client'),
   redis: () => program('redis-server', 'redis-server'),
   zookeeper: () => file('ZooKeeper', '/usr/share/java/zookeeper.jar', 'libzookeeper-java'),
+  kubeApiserver: () =>
+    KUBE_APISERVER === undefined ? 'there is no kube-apiserver: scripts/kube-apiserver.sh build' : undefined,
   openssl: () => program('openssl', 'openssl'),
   flock: () => program('flock', 'util-linux'),
   tmux: () => program('tmux', 'tmux'),
@@ -24,6 +28,8 @@ const NEEDS = {
 
 export type Need = keyof typeof NEEDS;
 
+export const KUBE_APISERVER = findKubeApiserver();
+
 export const LIBFAKETIME = ['x86_64-linux-gnu', 'aarch64-linux-gnu', 'arm-linux-gnueabihf', '.']
   .map((architecture) => join('/usr/lib', architecture, 'faketime/libfaketime.so.1'))
   .find((path) => existsSync(path));
@@ -33,6 +39,15 @@ const program = (name: string, debianPackage: string) =>
 
 const file = (name: string, path: string, debianPackage: string) =>
   existsSync(path) ? undefined : `${name} is not installed: apt-get install ${debianPackage}`;
+
+function findKubeApiserver(): string | undefined {
+  const script = fileURLToPath(new URL('../../scripts/kube-apiserver.sh', import.meta.url));
+  try {
+    return execFileSync(script, ['find'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return undefined;
+  }
+}
 
 function hasProgram(name: string): boolean {
   return [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'].some((folder) => {
