@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, transform } from 'esbuild';
 import { etcdProtos } from './etcd-protos.mjs';
+import { kubernetesConfig } from './kubernetes-config.mjs';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 rmSync('dist', { recursive: true, force: true });
@@ -23,6 +24,7 @@ const result = await build({
   external: ['koffi'],
   plugins: [etcdProtos],
   loader: { '.lua': 'text' },
+  plugins: [etcdProtos, kubernetesConfig],
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: 'linked',

@@ -48,8 +48,16 @@ function getServers() {
     console.error('apt could not install everything');
 }
 
+/** All of the tests, or those that need it by name. Without it they are skipped. */
+function getKubeApiserver() {
+  const files = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
+  if (files.length > 0 && !files.some((file) => /kubernetes|contract/.test(file))) return;
+  spawnSync('scripts/kube-apiserver.sh', ['build'], { stdio: ['ignore', 'ignore', 2] });
+}
+
 prepare();
 getServers();
+getKubeApiserver();
 const { status } = spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)], {
   stdio: 'inherit',
 });
