@@ -219,7 +219,9 @@ const leftMs = ({ lease, observation }: KubernetesPlace): number =>
 
 /** Resolves when the record has stood unchanged for its duration, and when aborted. */
 async function ranOut(place: KubernetesPlace, signal: AbortSignal): Promise<void> {
-  for (let restMs = leftMs(place); restMs > 0 && !signal.aborted; restMs = leftMs(place)) await pause(restMs, signal);
+  // In pieces: the record may change, and with it the duration.
+  for (let restMs = leftMs(place); restMs > 0 && !signal.aborted; restMs = leftMs(place))
+    await pause(Math.min(restMs, POLL_MS), signal);
 }
 
 function nothingIfConflict(error: Error): undefined {

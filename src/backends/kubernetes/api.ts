@@ -31,6 +31,7 @@ export class LeaseApi {
   readonly #cluster: Cluster;
   readonly #namespace: string;
   readonly #name: string;
+  readonly #granted = new Set<string>();
 
   constructor(cluster: Cluster, namespace: string, name: string) {
     this.#cluster = cluster;
@@ -40,19 +41,19 @@ export class LeaseApi {
 
   /** The newest state (a read without resourceVersion is linearizable); undefined: there is no such Lease. */
   async read(signal: AbortSignal): Promise<Lease | undefined> {
-    return this.#leaseOf(await this.#send('GET', this.#name, undefined, signal));
+    return this.#leaseOf('GET', await this.#send('GET', this.#name, undefined, signal));
   }
 
   /** Throws Conflict when it exists. */
   async create(lease: Lease, signal: AbortSignal): Promise<Lease> {
-    const created = this.#leaseOf(await this.#send('POST', '', lease, signal));
+    const created = this.#leaseOf('POST', await this.#send('POST', '', lease, signal));
     if (!created) throw new Unusable(`kubernetes: there is no namespace ${this.#namespace}`);
     return created;
   }
 
   /** Throws Conflict when it is not any more as it was read; undefined: there is no such Lease. */
   async replace(lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
-    return this.#leaseOf(await this.#send('PUT', this.#name, lease, signal));
+    return this.#leaseOf('PUT', await this.#send('PUT', this.#name, lease, signal));
   }
 
   /** Shows each change after that version (undefined: deleted) until `isEnough`. Rejects when the watch ends before, and when aborted. */
@@ -72,7 +73,7 @@ export class LeaseApi {
     signal.addEventListener('abort', stop);
     try {
       if (response.statusCode !== 200)
-        throw this.#explain({ code: response.statusCode!, body: await parsed(response) });
+        throw this.#explain('WATCH', { code: response.statusCode!, body: await parsed(response) });
       let rest = '';
       for await (const chunk of response.setEncoding('utf8')) {
         const lines = (rest + chunk).split('\n');
@@ -139,26 +140,31 @@ export class LeaseApi {
     }
   }
 
-  #leaseOf(answer: Answer): Lease | undefined {
-    if (answer.code === 200 || answer.code === 201) return answer.body as Lease;
+  #leaseOf(method: string, answer: Answer): Lease | undefined {
     const { kind, reason } = answer.body as Status;
     // A proxy on the way may say 404, too: only the API server's own word counts.
-    if (answer.code === 404 && kind === 'Status' && reason === 'NotFound') return undefined;
-    throw this.#explain(answer);
+    const isAbsent = answer.code === 404 && kind === 'Status' && reason === 'NotFound';
+    if (!isAbsent && answer.code !== 200 && answer.code !== 201) throw this.#explain(method, answer);
+    this.#granted.add(method);
+    return isAbsent ? undefined : (answer.body as Lease);
   }
 
-  #explain({ code, body }: Answer): Error {
+  #explain(method: string, { code, body }: Answer): Error {
     const { message = '', reason } = body as Status;
     const said = printable(message || `HTTP ${code}`).slice(0, 500);
-    if (code === 401) {
-      return new Refused(
-        `kubernetes: ${this.#cluster.server} does not know us (401): check the credentials of context ${printable(this.#cluster.context)}`,
-      );
+    if (code === 401 || code === 403) {
+      const text = `kubernetes: ${code === 401 ? this.#unknown() : this.#missingRight(said)}`;
+      // An API server that has just started knows no Role yet, and says so even to those whom it had granted the same before.
+      return this.#granted.has(method) ? new Error(text) : new Refused(text);
     }
-    if (code === 403) return new Refused(`kubernetes: ${this.#missingRight(said)}`);
     if (code === 409 && (reason === 'Conflict' || reason === 'AlreadyExists')) return new Conflict(said);
     if (code === 422 || code === 400) return new Unusable(`kubernetes: ${said}`);
     return new Error(`kubernetes at ${this.#cluster.server}: ${said}`);
+  }
+
+  #unknown(): string {
+    const { server, context } = this.#cluster;
+    return `${server} does not know us (401): check the credentials of context ${printable(context)}`;
   }
 
   /** The Role that would grant it, as a command. */

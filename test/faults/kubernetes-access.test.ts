@@ -1,0 +1,181 @@
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, expect, test } from 'vitest';
+import { type Ended, elect } from '../helpers/elect.ts';
+import { type Identity, Kubernetes, type User } from '../helpers/kubernetes.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { Oracle } from '../helpers/oracle.ts';
+import { leaveNothingBehind, newElection, renewals, SHORT, stand } from './candidates.ts';
+
+describeWith(
+  ['kubeApiserver', 'etcd', 'etcdctl', 'openssl', 'flock', 'pidns'],
+  'access to a Kubernetes API server',
+  () => {
+    leaveNothingBehind();
+    let kubernetes: Kubernetes;
+    beforeAll(async () => {
+      kubernetes = await Kubernetes.start();
+    });
+
+    const run = (kubeconfig: string, flags: string[] = ['--no-wait']): Promise<Ended> => {
+      const args = ['-b', 'kubernetes', '-n', newElection(), ...flags, '--', 'true'];
+      return elect(args, { env: { KUBECONFIG: kubeconfig, ELECT_RUN_LOG_FORMAT: 'plain' } }).ended;
+    };
+
+    const REFUSED: [string, () => string, number, RegExp][] = [
+      [
+        'a wrong token',
+        () => kubernetes.kubeconfig({ token: 'secret-but-wrong' }),
+        77,
+        /does not know us \(401\).*context test/,
+      ],
+      [
+        'no right',
+        () => kubernetes.kubeconfig('nobody'),
+        77,
+        /user nobody may not get leases in namespace default; grant: kubectl create role .*--verb=get,create,update,watch.*--user=nobody/,
+      ],
+      [
+        'another server name',
+        () => kubernetes.kubeconfig('app', { cluster: { 'tls-server-name': 'other.example' } }),
+        77,
+        /TLS with https:.*other\.example.*tls-server-name/,
+      ],
+      [
+        'an unknown CA',
+        () => kubernetes.kubeconfig('app', { cluster: { 'certificate-authority': undefined } }),
+        77,
+        /TLS with https:.*unable to verify/,
+      ],
+      [
+        'a server that speaks no TLS',
+        () => kubernetes.kubeconfig('app', { endpoint: kubernetes.etcd.endpoints[0]! }),
+        69,
+        /could not be reached.*before secure TLS/,
+      ],
+      [
+        'a host that refuses',
+        () => kubernetes.kubeconfig('app', { endpoint: '127.0.0.1:9' }),
+        69,
+        /could not be reached.*ECONNREFUSED/,
+      ],
+      [
+        'a missing CA file',
+        () => kubernetes.kubeconfig('app', { cluster: { 'certificate-authority': '/nonexistent.pem' } }),
+        64,
+        /no credentials.*\/nonexistent\.pem/,
+      ],
+      [
+        'a missing exec plugin',
+        () =>
+          kubernetes.kubeconfig({ exec: { apiVersion: 'client.authentication.k8s.io/v1', command: '/nonexistent' } }),
+        64,
+        /no credentials.*\/nonexistent/,
+      ],
+      ['a missing kubeconfig', () => '/nonexistent', 64, /KUBECONFIG=\/nonexistent does not exist/],
+      [
+        'a namespace that is none',
+        () => kubernetes.kubeconfig('app', { namespace: 'No_Such' }),
+        64,
+        /"No_Such" is not a namespace/,
+      ],
+      [
+        'a missing namespace',
+        () => kubernetes.kubeconfig('admin', { namespace: 'nowhere' }),
+        64,
+        /there is no namespace nowhere/,
+      ],
+    ];
+
+    test.each(REFUSED)('%s: one clear line, the right exit code, no secret', async (_, kubeconfig, code, message) => {
+      const ended = await run(kubeconfig());
+      expect(ended.stderr).toMatch(message);
+      expect(ended.code).toBe(code);
+      expect(ended.stderr).not.toMatch(/secret-but-wrong|\n\s+at /);
+    });
+
+    test('a name that no Lease can have is refused, with one that would be right', async () => {
+      const args = ['-b', 'kubernetes', '-n', 'Nightly_Job', '--', 'true'];
+      const { code, stderr } = await elect(args, { env: { KUBECONFIG: kubernetes.kubeconfig('app') } }).ended;
+      expect(code).toBe(64);
+      expect(stderr).toContain('--name nightly-job');
+    });
+
+    const plugin = (script: string): Identity => {
+      const command = join(kubernetes.folder, `plugin-${newElection()}.sh`);
+      writeFileSync(
+        command,
+        `#!/bin/sh\nn=$(cat "$0.runs" 2>/dev/null || echo 0); n=$((n+1)); echo $n >"$0.runs"\n${script}\n`,
+      );
+      chmodSync(command, 0o755);
+      return { exec: { apiVersion: 'client.authentication.k8s.io/v1', command, interactiveMode: 'Never' } };
+    };
+    const runsOf = (identity: Identity) =>
+      Number(readFileSync(`${(identity as { exec: { command: string } }).exec.command}.runs`, 'utf8'));
+    const credential = (token: string, expires: string) =>
+      `printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s","expirationTimestamp":"%s"}}' ${token} ${expires}`;
+
+    const leads = async (kubeconfig: string) => {
+      const oracle = new Oracle();
+      const candidate = stand({
+        backend: 'kubernetes',
+        name: newElection(),
+        job: oracle.job(),
+        flags: SHORT,
+        env: { KUBECONFIG: kubeconfig },
+      });
+      await oracle.started(1);
+      await renewals(candidate, 2);
+      candidate.kill('SIGTERM');
+      await candidate.event('resigned');
+      oracle.verify(1);
+    };
+
+    test.each(['app', 'unwatching'] satisfies User[])('a token: %s leads', (user) =>
+      leads(kubernetes.kubeconfig(user)),
+    );
+
+    test('a client certificate leads', () => leads(kubernetes.kubeconfig({ certificate: true })));
+
+    test('an exec plugin is asked again when its token runs out, and not before', async () => {
+      const lasting = plugin(credential('app', '2099-01-01T00:00:00Z'));
+      await leads(kubernetes.kubeconfig(lasting));
+      expect(runsOf(lasting)).toBe(1);
+      const brief = plugin(credential('app', '$(date -u -d "+1 second" +%Y-%m-%dT%H:%M:%SZ)'));
+      await leads(kubernetes.kubeconfig(brief));
+      expect(runsOf(brief)).toBeGreaterThan(1);
+    });
+
+    test('a token that the API server does not know any more is replaced by asking the exec plugin again', async () => {
+      const changing = plugin(credential('$([ $n = 1 ] && echo stale || echo app)', '2099-01-01T00:00:00Z'));
+      await leads(kubernetes.kubeconfig(changing));
+      expect(runsOf(changing)).toBe(2);
+    });
+
+    test('several files in KUBECONFIG are one; of two entries with the same name the first counts', async () => {
+      await leads(`${kubernetes.kubeconfig('app')}:/nonexistent:${kubernetes.kubeconfig('nobody')}`);
+    });
+
+    test('in a pod: service account, CA and namespace that are mounted', async () => {
+      const folder = '/run/secrets/kubernetes.io/serviceaccount';
+      const script = `mount -t tmpfs none /run && mkdir -p ${folder} && cd ${folder} && cp "$1" ca.crt &&
+      printf %s "$2" >token && printf default >namespace && cd / && shift 2 && exec "$@"`;
+      const pod = ['unshare', '-m', 'sh', '-c', script, 'sh', kubernetes.certificates.ca];
+      const [host, port] = kubernetes.endpoints[0].split(':');
+      const env = {
+        KUBECONFIG: '',
+        HOME: '/nonexistent',
+        KUBERNETES_SERVICE_HOST: host,
+        KUBERNETES_SERVICE_PORT: port,
+      };
+      const name = newElection();
+      const args = ['-v', '-b', 'kubernetes', '-n', name, ...SHORT, '--', 'sleep', '60'];
+      const leader = elect(args, { env, prefix: [...pod, await kubernetes.serviceAccountToken()] });
+      await leader.event('started');
+      await renewals(leader, 2);
+      leader.kill('SIGKILL');
+      // Also the guard's clean-up finds the service account.
+      await kubernetes.heldBy(name, '');
+    });
+  },
+);
