@@ -8,8 +8,7 @@ import type { Store, StoreKind } from './stores/store.ts';
 
 export type { Store } from './stores/store.ts';
 
-export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS];
-export const STORES: StoreKind[] = [...FILE, ...ETCD, ...KUBERNETES];
+export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS, ...KUBERNETES];
 
 export async function open(
   store: Store,

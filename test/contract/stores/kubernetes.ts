@@ -4,6 +4,7 @@ import type { StoreKind } from './store.ts';
 const kubernetes = (
   name: string,
   user: User,
+  tellsAtOnce: true,
   depose: (server: Kubernetes, election: string) => Promise<unknown>,
 ): StoreKind => ({
   name,
