@@ -21,7 +21,7 @@ const result = await build({
   platform: 'node',
   target: 'node20',
   format: 'esm',
-  external: ['koffi'],
+  external: ['koffi', 'zookeeper'],
   plugins: [etcdProtos],
   loader: { '.lua': 'text' },
   plugins: [etcdProtos, kubernetesConfig],

@@ -46,6 +46,9 @@ function program(version: string): Command {
     .addOption(option('--user <user[:password]>', 'the user of the store'))
     .addOption(option('--password-file <file>', 'the file with the password'))
     .addOption(option('--redis-wait-replicas <n>', 'how many replicas have to confirm; default: 0'))
+    .addOption(
+      option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
+    )
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(

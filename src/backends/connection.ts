@@ -10,6 +10,7 @@ export interface ConnectionOptions {
   user?: string;
   passwordFile?: string;
   redisWaitReplicas?: string;
+  zkFlavor?: string;
 }
 
 /** PEM texts. */

@@ -23,5 +23,7 @@ export async function openBackend(spec: BackendSpec, candidate: Candidate): Prom
       return new (await import('./redis.ts')).RedisBackend(spec, candidate);
     case 'kubernetes':
       return new (await import('./kubernetes.ts')).KubernetesBackend(spec, candidate);
+    case 'zookeeper':
+      return new (await import('./zookeeper.ts')).ZooKeeperBackend(spec, candidate);
   }
 }

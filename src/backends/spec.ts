@@ -5,8 +5,10 @@ import { type FileSpec, fileReader } from './file/spec.ts';
 import { type KubernetesSpec, kubernetesReader } from './kubernetes/spec.ts';
 import { type RedisSpec, redisReader } from './redis/spec.ts';
 
+import { type ZooKeeperSpec, zookeeperReader } from './zookeeper/spec.ts';
+
 /** Which store, and how to reach it: plain data, so that the guard's clean-up can be told. May hold a password. */
-export type BackendSpec = EtcdSpec | FileSpec | KubernetesSpec | RedisSpec;
+export type BackendSpec = EtcdSpec | FileSpec | KubernetesSpec | RedisSpec | ZooKeeperSpec;
 
 /** What a store takes from the command line. Always loaded, so none of it may need the store's library. */
 export interface SpecReader<Spec extends BackendSpec> {
@@ -36,6 +38,10 @@ const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = [
   'passwordFile',
   'redisWaitReplicas',
 ];
+  zookeeper: zookeeperReader,
+};
+
+const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = ['cacert', 'cert', 'key', 'user', 'passwordFile', 'zkFlavor'];
 
 export const BACKEND_FORMS = Object.values(READERS)
   .map(({ form }) => form)

@@ -5,10 +5,12 @@ import { FILE } from './stores/file.ts';
 import { KUBERNETES } from './stores/kubernetes.ts';
 import { REDIS } from './stores/redis.ts';
 import type { Store, StoreKind } from './stores/store.ts';
+import { ZOOKEEPER } from './stores/zookeeper.ts';
 
 export type { Store } from './stores/store.ts';
 
 export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS, ...KUBERNETES];
+export const STORES: StoreKind[] = [...FILE, ...ETCD, ...ZOOKEEPER];
 
 export async function open(
   store: Store,

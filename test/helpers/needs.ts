@@ -12,6 +12,10 @@ const NEEDS = {
   zookeeper: () => file('ZooKeeper', '/usr/share/java/zookeeper.jar', 'libzookeeper-java'),
   kubeApiserver: () =>
     KUBE_APISERVER === undefined ? 'there is no kube-apiserver: scripts/kube-apiserver.sh build' : undefined,
+  curator: () =>
+    file('Curator', '/usr/share/java/curator-recipes.jar', 'libcurator-recipes-java') ??
+    program('javac', 'default-jdk-headless'),
+  kazoo: () => file('Kazoo', '/usr/lib/python3/dist-packages/kazoo/__init__.py', 'python3-kazoo'),
   openssl: () => program('openssl', 'openssl'),
   flock: () => program('flock', 'util-linux'),
   tmux: () => program('tmux', 'tmux'),

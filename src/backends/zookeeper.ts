@@ -1,0 +1,305 @@
+import { randomUUID } from 'node:crypto';
+import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
+import { pause } from '../clock.ts';
+import { printable } from '../text.ts';
+import type { Candidate } from './index.ts';
+import {
+  type Acl,
+  ALL,
+  type Client,
+  CODES,
+  CONTAINER,
+  type Done,
+  EPHEMERAL_SEQUENTIAL,
+  isAnswer,
+  loadLibrary,
+  READ,
+} from './zookeeper/library.ts';
+import { isSeat, lineOf, seatPrefix } from './zookeeper/line.ts';
+import { Session } from './zookeeper/session.ts';
+import type { ZooKeeperSpec } from './zookeeper/spec.ts';
+
+interface ZooKeeperPlace extends Place {
+  /** What our znode's name begins with, and nobody else's. */
+  handle: { seat: string } | undefined;
+  session: Session | undefined;
+  path: string | undefined;
+  leads: boolean;
+  /** The path of the znode just ahead of ours. */
+  ahead: string | undefined;
+}
+
+/** A pause before a broken watch is set again, so that a dead server is not asked in a loop. */
+const REOPEN_MS = 250;
+
+/**
+ * The line of Curator's LeaderLatch, of its locks, or of Kazoo's: one ephemeral sequential znode per candidate below the election's; the lowest
+ * number leads; everybody watches the one just ahead. Our znode's data is our id, as the natives show it.
+ *
+ * The token is the czxid of our own znode, the number of the transaction that created it. Every later znode has a larger one, whatever
+ * happened to the parent and its counter.
+ */
+export class ZooKeeperBackend implements Backend {
+  readonly url: string;
+  readonly #spec: ZooKeeperSpec;
+  readonly #candidate: Candidate;
+  readonly #parent: string;
+  readonly #acl: Acl;
+  readonly #sessions = new Set<Session>();
+
+  constructor(spec: ZooKeeperSpec, candidate: Candidate) {
+    loadLibrary();
+    this.#spec = spec;
+    this.#candidate = candidate;
+    this.#parent = `${spec.chroot}/${candidate.election.replace(/^\//, '')}`;
+    this.#acl = spec.auth
+      ? [
+          { perms: ALL, scheme: 'auth', auth: '' }, // whoever this session is
+          { perms: READ, scheme: 'world', auth: 'anyone' },
+        ]
+      : [{ perms: ALL, scheme: 'world', auth: 'anyone' }];
+    this.url = `zookeeper://${spec.endpoints.join(',')}${spec.chroot}`;
+  }
+
+  newPlace(): ZooKeeperPlace {
+    return { ttlMs: undefined, handle: undefined, session: undefined, path: undefined, leads: false, ahead: undefined };
+  }
+
+  async acquire(place: ZooKeeperPlace, signal: AbortSignal): Promise<Leading | Waiting> {
+    place.session ??= this.#newSession();
+    const { session } = place;
+    try {
+      if (!place.path) await this.#enter(place, session, signal);
+    } finally {
+      place.ttlMs = session.grantedMs;
+    }
+    const seats = await this.#line(session, signal);
+    const position = seats.findIndex((name) => this.#pathOf(name) === place.path);
+    if (position === -1) throw this.#gone(place);
+    place.leads = position === 0;
+    if (place.leads) return { leads: true };
+    place.ahead = this.#pathOf(seats[position - 1]!);
+    return {
+      leads: false,
+      leader: await this.#whoIs(session, seats[0]!, signal),
+      since: undefined,
+      position: position + 1,
+    };
+  }
+
+  async vacancy(place: ZooKeeperPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
+    await this.#disappears(place.session!, place.ahead!, signal);
+  }
+
+  async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {
+    await this.#affirm(place, signal);
+    // What this server shows now is not older than that write.
+    const session = place.session!;
+    const [seats, [stat]] = await Promise.all([
+      this.#line(session, signal),
+      this.#ask<[{ czxid: number; ephemeralOwner: string }]>(session, signal, place, (client, done) =>
+        client.a_exists(place.path!, false, done),
+      ),
+    ]);
+    if (this.#pathOf(seats[0] ?? '') !== place.path || stat.ephemeralOwner !== session.id) throw this.#gone(place);
+    if (!Number.isSafeInteger(stat.czxid))
+      throw new Unusable(
+        `zookeeper: the transaction number ${stat.czxid} is beyond 2^53, and no token can be made of it`,
+      );
+    return BigInt(stat.czxid);
+  }
+
+  async renew(place: ZooKeeperPlace, signal: AbortSignal): Promise<number> {
+    if (!place.path || !place.session) throw this.#gone(place);
+    if (place.leads) await this.#affirm(place, signal);
+    else await this.#ask(place.session, signal, place, (client, done) => client.a_exists(place.path!, false, done));
+    place.ttlMs = place.session.grantedMs!;
+    return place.ttlMs;
+  }
+
+  async gone(place: ZooKeeperPlace, signal: AbortSignal): Promise<Gone> {
+    await this.#disappears(place.session!, place.path!, signal);
+    if (signal.aborted) return new Promise(() => {});
+    return this.#gone(place);
+  }
+
+  async release(place: ZooKeeperPlace, signal: AbortSignal): Promise<void> {
+    if (!place.handle) return;
+    const session = place.session ?? this.#newSession();
+    try {
+      const path = place.path ?? (await this.#find(place.handle.seat, session, signal));
+      if (path) await session.call(signal, (client, done: Done<[]>) => client.a_delete_(path, -1, done));
+    } catch (error) {
+      // Gone with its session, or deleted.
+      if (!(error instanceof Gone) && !isAnswer(error, CODES.noNode)) throw this.#read(error);
+    } finally {
+      await session.end(signal);
+      this.#sessions.delete(session);
+    }
+    place.handle = undefined;
+    place.path = undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const session of this.#sessions) session.cut();
+  }
+
+  #newSession(): Session {
+    const session = new Session(this.#spec, this.#candidate);
+    this.#sessions.add(session);
+    return session;
+  }
+
+  async #enter(place: ZooKeeperPlace, session: Session, signal: AbortSignal): Promise<void> {
+    // The answer to an earlier attempt may be lost.
+    if (place.handle) place.path = await this.#find(place.handle.seat, session, signal);
+    place.handle ??= { seat: seatPrefix(this.#spec.flavor, randomUUID()) };
+    if (!place.path) {
+      const path = this.#pathOf(place.handle.seat);
+      const data = Buffer.from(this.#candidate.id);
+      const create = (client: Client, done: Done<[string]>) => client.a_create(path, data, EPHEMERAL_SEQUENTIAL, done);
+      const [created] = await session.call(signal, create).catch(async (error) => {
+        if (!isAnswer(error, CODES.noNode)) throw this.#read(error);
+        await this.#makeParents(session, signal);
+        return this.#ask(session, signal, place, create);
+      });
+      place.path = created;
+    }
+    if (this.#spec.auth) await this.#affirm(place, signal);
+  }
+
+  /** The path of the znode that was created by this name. */
+  async #find(seat: string, session: Session, signal: AbortSignal): Promise<string | undefined> {
+    const name = (await this.#children(session, this.#parent, signal)).find((child) => child.startsWith(seat));
+    return name && this.#pathOf(name);
+  }
+
+  /**
+   * A write that changes nothing: a quorum has agreed that our znode is there, which a read does not show (a server that is cut off from the
+   * others goes on answering reads). It must not change the data: Curator's LeaderLatch spends its one watch on that, and never
+   * hears of the deletion. Nobody can watch an ACL.
+   */
+  async #affirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<void> {
+    await this.#ask(place.session!, signal, place, (client, done) =>
+      client.a_set_acl(place.path!, -1, this.#acl, done),
+    );
+  }
+
+  async #line(session: Session, signal: AbortSignal): Promise<string[]> {
+    const { seats, strangers } = lineOf(this.#spec.flavor, await this.#children(session, this.#parent, signal));
+    if (strangers.length > 0) {
+      throw new Unusable(
+        `--name ${this.#candidate.election}: the znode ${printable(this.#pathOf(strangers[0]!))} lies below it and does not belong into the line of ` +
+          `--zk-flavor ${this.#spec.flavor}; choose another name or flavor`,
+      );
+    }
+    return seats.map(({ name }) => name);
+  }
+
+  async #children(session: Session, path: string, signal: AbortSignal): Promise<string[]> {
+    try {
+      const [names] = await session.call(signal, (client, done: Done<[string[]]>) =>
+        client.a_get_children(path, false, done),
+      );
+      return names;
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode)) return [];
+      throw this.#read(error);
+    }
+  }
+
+  async #whoIs(session: Session, name: string, signal: AbortSignal): Promise<string | undefined> {
+    try {
+      const [, data] = await session.call(signal, (client, done: Done<[unknown, Buffer | null]>) =>
+        client.a_get(this.#pathOf(name), false, done as never),
+      );
+      return data?.toString();
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode, CODES.noAuth)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Containers, which ZooKeeper removes when their last child is gone; plain znodes where it has none (before 3.5.3). */
+  async #makeParents(session: Session, signal: AbortSignal): Promise<void> {
+    const parts = this.#parent.split('/').slice(1);
+    for (let depth = 1; depth <= parts.length; depth++) {
+      const path = `/${parts.slice(0, depth).join('/')}`;
+      if (depth > 1) await this.#mustNotBlock(session, path, signal);
+      const make = (flags: number) =>
+        session.call(signal, (client, done: Done<[string]>) => client.a_create(path, Buffer.alloc(0), flags, done));
+      try {
+        await make(CONTAINER).catch((error) => {
+          if (isAnswer(error, CODES.unimplemented)) return make(0);
+          throw error;
+        });
+        if (this.#spec.auth && depth === parts.length)
+          await session.call(signal, (client, done: Done<[]>) => client.a_set_acl(path, -1, this.#acl, done));
+      } catch (error) {
+        const isThere = isAnswer(error, CODES.nodeExists) || (depth < parts.length && isAnswer(error, CODES.noAuth));
+        if (!isThere) throw this.#read(error);
+      }
+    }
+  }
+
+  /** A znode of ours inside another election would stand in its line. */
+  async #mustNotBlock(session: Session, path: string, signal: AbortSignal): Promise<void> {
+    const above = path.slice(0, path.lastIndexOf('/'));
+    const children = await this.#children(session, above, signal).catch((error) => {
+      if (error instanceof Refused) return [];
+      throw error;
+    });
+    if (children.some(isSeat))
+      throw new Unusable(
+        `--name ${this.#candidate.election} lies inside the election ${above} and would stand in its line; choose another name`,
+      );
+  }
+
+  /** Resolves when the znode is not there (any more); also when aborted. Survives lost connections. */
+  async #disappears(session: Session, path: string, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await session.call(signal, (client, done: Done<[unknown]>) => client.a_exists(path, false, done as never));
+        await session.change(path, signal);
+      } catch (error) {
+        if (error instanceof Gone || isAnswer(error, CODES.noNode)) return;
+        await pause(REOPEN_MS, signal);
+      }
+    }
+  }
+
+  /** About our own znode: that it is not there is Gone. */
+  async #ask<Values extends unknown[]>(
+    session: Session,
+    signal: AbortSignal,
+    place: ZooKeeperPlace,
+    send: (client: Client, done: Done<Values>) => number,
+  ): Promise<Values> {
+    try {
+      return await session.call(signal, send);
+    } catch (error) {
+      throw isAnswer(error, CODES.noNode) ? this.#gone(place) : this.#read(error);
+    }
+  }
+
+  #read(error: unknown): unknown {
+    if (isAnswer(error, CODES.noAuth)) {
+      const { auth } = this.#spec;
+      const who = auth ? `user ${auth.username} (or its password is wrong)` : 'nobody without --user';
+      return new Refused(
+        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create and delete on ${this.#parent}`,
+      );
+    }
+    if (isAnswer(error, CODES.noChildrenForEphemerals))
+      return new Unusable(`--name ${this.#candidate.election}: a znode above ${this.#parent} is ephemeral`);
+    return error;
+  }
+
+  #pathOf(name: string): string {
+    return `${this.#parent}/${name}`;
+  }
+
+  #gone(place: ZooKeeperPlace): Gone {
+    return new Gone(`znode ${place.path ?? this.#parent} is gone from ZooKeeper: deleted, or its session expired`);
+  }
+}

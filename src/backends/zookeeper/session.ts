@@ -1,0 +1,128 @@
+import { Gone, Refused } from '../../backend.ts';
+import { within } from '../../clock.ts';
+import type { Candidate } from '../index.ts';
+import { Connection, type SessionKey } from './connection.ts';
+import { type Client, CODES, type Done, isAnswer } from './library.ts';
+import type { ZooKeeperSpec } from './spec.ts';
+
+/** A connection takes more than a request on an open one: name, TCP, handshake. */
+const SHORTEST_OPENING_MS = 2000;
+
+/** A session of ours, over whichever server answers. Begins with the first call. Each call is one attempt. */
+export class Session {
+  readonly #spec: ZooKeeperSpec;
+  readonly #candidate: Candidate;
+  #key: SessionKey | undefined;
+  #connection: Connection | undefined;
+  #opening: Promise<Connection> | undefined;
+  /** The server to begin with. */
+  #next = 0;
+  #end: Error | undefined;
+  readonly #over = new AbortController();
+
+  constructor(spec: ZooKeeperSpec, candidate: Candidate) {
+    this.#spec = spec;
+    this.#candidate = candidate;
+  }
+
+  /** Hex, as in `Stat.ephemeralOwner`. */
+  get id(): string | undefined {
+    return this.#key?.id;
+  }
+
+  /** The session's length as the server granted it; undefined before there is a session. */
+  grantedMs: number | undefined;
+
+  /** Throws Gone when the session is over, Refused when the server will have nothing to do with us, an Answer, or any other error for "don't know". */
+  async call<Values extends unknown[]>(
+    signal: AbortSignal,
+    send: (client: Client, done: Done<Values>) => number,
+  ): Promise<Values> {
+    const connection = await this.#connected(signal);
+    const sentAt = performance.now();
+    try {
+      return await connection.call(signal, send);
+    } catch (error) {
+      // It keeps the connection open and says nothing: the next attempt goes to another server.
+      if (signal.aborted && performance.now() - sentAt >= this.#candidate.requestMs / 2) connection.cut();
+      throw this.#read(error);
+    }
+  }
+
+  /** Resolves when the znode changes, or is not there. Throws as `call` does, also when the connection is lost meanwhile. */
+  async change(path: string, signal: AbortSignal): Promise<void> {
+    const connection = await this.#connected(signal);
+    try {
+      await connection.change(path, signal);
+    } catch (error) {
+      throw this.#read(error);
+    }
+  }
+
+  /** Ends it at the server, if that is within reach; otherwise it runs out. */
+  async end(signal: AbortSignal): Promise<void> {
+    const connection = this.#connection;
+    this.#end ??= new Gone('the session is ended');
+    this.#over.abort(this.#end);
+    await connection?.end(signal);
+  }
+
+  /** Leaves it to run out. */
+  cut(): void {
+    this.#over.abort(new Error('the session is left'));
+    this.#connection?.cut();
+  }
+
+  async #connected(signal: AbortSignal): Promise<Connection> {
+    if (this.#end) throw this.#end;
+    if (this.#connection && !this.#connection.isLost) return this.#connection;
+    if (this.#connection) this.#read(this.#connection.lost.reason);
+    if (this.#end) throw this.#end;
+    if (!this.#opening) {
+      this.#opening = this.#open().finally(() => {
+        this.#opening = undefined;
+      });
+      this.#opening.catch(() => {}); // told to those who wait
+    }
+    const opening = this.#opening;
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+      opening.then(resolve, reject);
+    });
+  }
+
+  /** Goes on when those who asked have given up: a server that is slow to say hello would never be reached otherwise. */
+  async #open(): Promise<Connection> {
+    const { endpoints, auth } = this.#spec;
+    const openingMs = Math.max(SHORTEST_OPENING_MS, this.#candidate.requestMs) / endpoints.length;
+    let problem: unknown;
+    for (let tried = 0; tried < endpoints.length && !this.#over.signal.aborted; tried++) {
+      const endpoint = endpoints[this.#next++ % endpoints.length]!;
+      const to = { endpoint, ttlMs: this.#candidate.ttlMs, session: this.#key, auth };
+      try {
+        this.#connection = await Connection.open(to, within(openingMs, this.#over.signal));
+        this.#key = this.#connection.session;
+        this.grantedMs = this.#connection.grantedMs;
+        this.#next--; // good until it fails
+        this.#connection.lost.addEventListener('abort', () => this.#next++, { once: true });
+        return this.#connection;
+      } catch (error) {
+        problem = this.#read(error);
+        if (problem instanceof Gone || problem instanceof Refused) break;
+      }
+    }
+    throw problem ?? this.#over.signal.reason;
+  }
+
+  #read(error: unknown): unknown {
+    if (isAnswer(error, CODES.sessionExpired)) this.#end ??= new Gone('our session with ZooKeeper has expired');
+    if (isAnswer(error, CODES.authFailed))
+      this.#end ??= new Refused('zookeeper: the server refuses --user and its password');
+    if (isAnswer(error, CODES.mustAuthenticate))
+      this.#end ??= new Refused(
+        'zookeeper: the server admits no session without authentication, and does not take digest (--user)',
+      );
+    return this.#end ?? error;
+  }
+}

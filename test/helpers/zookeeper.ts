@@ -1,0 +1,171 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import type { Auth } from '../../src/backends/connection.ts';
+import { type Client, CODES, type Done, isAnswer } from '../../src/backends/zookeeper/library.ts';
+import { Session } from '../../src/backends/zookeeper/session.ts';
+import { newFolder } from './folders.ts';
+import { freePort, until } from './procs.ts';
+import { Server, started, stopped } from './servers.ts';
+
+export interface ZooKeeperOptions {
+  members?: 1 | 3;
+  /** The election's parent /jobs belongs to app:apppw. */
+  auth?: boolean;
+}
+
+const JAVA = [
+  ...['java', '-Xmx128m', '-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC', '-Dzookeeper.admin.enableServer=false'],
+  ...['-cp', '/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-nop.jar'],
+  'org.apache.zookeeper.server.quorum.QuorumPeerMain',
+];
+
+export class ZooKeeper {
+  readonly folder: string;
+  readonly members: Server[] = [];
+  /** `host:port` of each member, in their order. */
+  readonly endpoints: string[];
+  readonly #session: Session;
+
+  private constructor(folder: string, endpoints: string[], auth: Auth | undefined) {
+    this.folder = folder;
+    this.endpoints = endpoints;
+    const spec = { kind: 'zookeeper', endpoints, chroot: '', flavor: 'kazoo', auth } as const;
+    this.#session = new Session(spec, { election: '', id: 'test', ttlMs: 10_000, requestMs: 3000 });
+  }
+
+  static async start(options: ZooKeeperOptions = {}): Promise<ZooKeeper> {
+    const folder = newFolder('zookeeper');
+    const ids = Array.from({ length: options.members ?? 1 }, (_, index) => index + 1);
+    const ports = await Promise.all(ids.map(() => Promise.all([freePort(), freePort(), freePort()])));
+    const store = new ZooKeeper(
+      folder,
+      ports.map(([client]) => `127.0.0.1:${client}`),
+      options.auth ? { username: 'app', password: 'apppw' } : undefined,
+    );
+    const quorum = ids.map((id, index) => `server.${id}=127.0.0.1:${ports[index]![1]}:${ports[index]![2]}`);
+    for (const [index, id] of ids.entries()) {
+      const data = join(folder, `z${id}`);
+      mkdirSync(data);
+      writeFileSync(join(data, 'myid'), String(id));
+      const config = join(folder, `z${id}.cfg`);
+      const lines = [
+        ...['tickTime=500', 'initLimit=20', 'syncLimit=10', `dataDir=${data}`, 'clientPortAddress=127.0.0.1'],
+        ...[`clientPort=${ports[index]![0]}`, 'maxClientCnxns=0', '4lw.commands.whitelist=*'],
+        ...(ids.length > 1 ? quorum : []),
+      ];
+      writeFileSync(config, `${lines.join('\n')}\n`);
+      store.members.push(new Server(`z${id}`, [...JAVA, config], join(folder, `z${id}.log`)));
+    }
+    started(store);
+    await store.ready();
+    if (options.auth) await store.#setUpUser();
+    return store;
+  }
+
+  /** As elect-run's --backend takes it. */
+  get url(): string {
+    return `zookeeper://${this.endpoints.join(',')}`;
+  }
+
+  /** The same, with this endpoint in the place of the only one. */
+  urlThrough(endpoint: string): string {
+    return `zookeeper://${endpoint}`;
+  }
+
+  /** Every member that runs serves. */
+  async ready(): Promise<void> {
+    await until(
+      async () => {
+        const modes = await Promise.all(
+          this.members.map((member, index) => (member.isRunning ? modeOf(this.endpoints[index]!) : 'stopped')),
+        );
+        return modes.every((mode) => mode !== undefined);
+      },
+      'ZooKeeper is ready',
+      40_000,
+    );
+  }
+
+  /** The index of the member that leads the ensemble. */
+  async leader(): Promise<number> {
+    return until(async () => {
+      const modes = await Promise.all(this.endpoints.map(modeOf));
+      const index = modes.indexOf('leader');
+      return index === -1 ? undefined : index;
+    }, 'a leader of the ensemble');
+  }
+
+  /** For looking, and for an operator's deeds. */
+  call<Values extends unknown[]>(send: (client: Client, done: Done<Values>) => number): Promise<Values> {
+    return this.#session.call(AbortSignal.timeout(10_000), send);
+  }
+
+  async children(path: string): Promise<string[]> {
+    try {
+      const [names] = await this.call<[string[]]>((client, done) => client.a_get_children(path, false, done));
+      return names;
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode)) return [];
+      throw error;
+    }
+  }
+
+  async delete(path: string): Promise<void> {
+    await this.call<[]>((client, done) => client.a_delete_(path, -1, done));
+  }
+
+  async create(path: string, data = ''): Promise<void> {
+    await this.call<[string]>((client, done) => client.a_create(path, Buffer.from(data), 0, done));
+  }
+
+  /** Takes the znode of this candidate away, as an operator would. */
+  async depose(handle: unknown, election: string): Promise<void> {
+    const { seat } = handle as { seat: string };
+    const parent = `/${election.replace(/^\//, '')}`;
+    const name = (await this.children(parent)).find((child) => child.startsWith(seat));
+    await this.delete(`${parent}/${name}`);
+  }
+
+  /** Until so many stand in the line, the leader included. */
+  async inLine(name: string, count: number): Promise<void> {
+    await until(async () => (await this.children(`/${name}`)).length === count, `${count} in the line of ${name}`);
+  }
+
+  async #setUpUser(): Promise<void> {
+    await this.create('/jobs');
+    const acl = [{ perms: 31, scheme: 'auth', auth: '' }];
+    await this.call<[]>((client, done) => client.a_set_acl('/jobs', -1, acl, done));
+  }
+
+  /** Everything as at the beginning: nobody frozen, all running. */
+  async heal(): Promise<void> {
+    for (const member of this.members) {
+      if (member.isRunning) member.thaw();
+      else member.start();
+    }
+    await this.ready();
+  }
+
+  async stop(): Promise<void> {
+    this.#session.cut();
+    await Promise.all(this.members.map((member) => member.kill()));
+    stopped(this);
+  }
+}
+
+/** `leader`, `follower` or `standalone`; undefined: it does not serve. */
+function modeOf(endpoint: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const [host, port] = endpoint.split(':');
+    const socket = connect({ host: host!, port: Number(port), timeout: 1000 });
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.on('connect', () => socket.write('srvr'));
+    socket.on('timeout', () => socket.destroy());
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(/^Mode: (\w+)/m.exec(text)?.[1]));
+  });
+}
