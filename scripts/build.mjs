@@ -22,7 +22,6 @@ const result = await build({
   target: 'node20',
   format: 'esm',
   external: ['koffi', 'zookeeper'],
-  plugins: [etcdProtos],
   loader: { '.lua': 'text' },
   plugins: [etcdProtos, kubernetesConfig],
   minifySyntax: true,

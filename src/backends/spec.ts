@@ -27,6 +27,7 @@ const READERS: { [Kind in BackendSpec['kind']]: SpecReader<Extract<BackendSpec, 
   file: fileReader,
   etcd: etcdReader,
   redis: redisReader,
+  zookeeper: zookeeperReader,
   kubernetes: kubernetesReader,
 };
 
@@ -37,11 +38,8 @@ const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = [
   'user',
   'passwordFile',
   'redisWaitReplicas',
+  'zkFlavor',
 ];
-  zookeeper: zookeeperReader,
-};
-
-const CONNECTION_OPTIONS: (keyof ConnectionOptions)[] = ['cacert', 'cert', 'key', 'user', 'passwordFile', 'zkFlavor'];
 
 export const BACKEND_FORMS = Object.values(READERS)
   .map(({ form }) => form)

@@ -9,8 +9,7 @@ import { ZOOKEEPER } from './stores/zookeeper.ts';
 
 export type { Store } from './stores/store.ts';
 
-export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS, ...KUBERNETES];
-export const STORES: StoreKind[] = [...FILE, ...ETCD, ...ZOOKEEPER];
+export const STORES: StoreKind[] = [...FILE, ...ETCD, ...REDIS, ...ZOOKEEPER, ...KUBERNETES];
 
 export async function open(
   store: Store,

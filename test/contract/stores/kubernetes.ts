@@ -4,7 +4,6 @@ import type { StoreKind } from './store.ts';
 const kubernetes = (
   name: string,
   user: User,
-  tellsAtOnce: true,
   depose: (server: Kubernetes, election: string) => Promise<unknown>,
 ): StoreKind => ({
   name,
@@ -13,6 +12,7 @@ const kubernetes = (
     const server = await Kubernetes.start();
     return {
       spec: { kind: 'kubernetes', namespace: 'default', kubeconfig: [server.kubeconfig(user)] },
+      tellsAtOnce: true,
       depose: async (_, election) => void (await depose(server, election)),
       silence: {
         begin: () => server.members[0].freeze(),

@@ -10,6 +10,7 @@ const zookeeper = (name: string, options: Parameters<typeof ZooKeeper.start>[0],
     const auth = options?.auth ? { username: 'app', password: 'apppw' } : undefined;
     return {
       spec: { kind: 'zookeeper', endpoints: server.endpoints, chroot: '', flavor, auth },
+      tellsAtOnce: true,
       depose: (handle, election) => server.depose(handle, election),
       silence: {
         begin: async () => {
