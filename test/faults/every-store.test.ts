@@ -34,11 +34,10 @@ for (const kind of FAULTY_STORES) {
     afterEach(() => store?.heal());
 
     const entryFor = (oracle: Oracle, more: Partial<Entry> = {}): Entry => ({
-      backend: store.url,
+      ...store.through(store.endpoint),
       name: newElection(),
       job: oracle.job(),
       flags: SHORT,
-      ...(store.env ? { env: store.env } : {}),
       ...more,
     });
 
@@ -102,7 +101,7 @@ for (const kind of FAULTY_STORES) {
       const oracle = new Oracle();
       const link = await Link.start(store.endpoint);
       const entry = entryFor(oracle);
-      const [leader, next] = await standInLine(oracle, { ...entry, backend: store.urlThrough(link.endpoint) }, entry);
+      const [leader, next] = await standInLine(oracle, { ...entry, ...store.through(link.endpoint) }, entry);
       link.hold(cut);
       await leader!.event('suspended');
       await next!.event('started');
@@ -117,7 +116,7 @@ for (const kind of FAULTY_STORES) {
       const oracle = new Oracle();
       const link = await Link.start(store.endpoint);
       const entry = entryFor(oracle, { flags: ROOMY });
-      const [leader] = await standInLine(oracle, { ...entry, backend: store.urlThrough(link.endpoint) }, entry);
+      const [leader] = await standInLine(oracle, { ...entry, ...store.through(link.endpoint) }, entry);
       link.hold();
       await leader!.event('suspended');
       link.heal();
@@ -128,7 +127,7 @@ for (const kind of FAULTY_STORES) {
     test('connections that are reset stop nothing, neither the leader nor the one who waits', async () => {
       const oracle = new Oracle();
       const link = await Link.start(store.endpoint);
-      const entry = entryFor(oracle, { backend: store.urlThrough(link.endpoint) });
+      const entry = entryFor(oracle, store.through(link.endpoint));
       const [leader, next] = await standInLine(oracle, entry, entry);
       for (let times = 0; times < 3; times++) {
         link.reset();
@@ -201,7 +200,7 @@ for (const kind of FAULTY_STORES) {
       const oracle = new Oracle();
       const link = await Link.start(store.endpoint);
       link.hold();
-      const candidate = stand(entryFor(oracle, { backend: store.urlThrough(link.endpoint), flags: ['--no-wait'] }));
+      const candidate = stand(entryFor(oracle, { ...store.through(link.endpoint), flags: ['--no-wait'] }));
       expect((await candidate.ended).code).toBe(69);
       oracle.verify(0);
     });

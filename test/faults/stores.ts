@@ -1,14 +1,14 @@
+import { Kubernetes } from '../helpers/kubernetes.ts';
 import type { Need } from '../helpers/needs.ts';
 import { Redis } from '../helpers/redis.ts';
+import { ZooKeeper } from '../helpers/zookeeper.ts';
 
 /** A real store that faults can be injected into. */
 export interface FaultyStore {
-  /** As elect-run's --backend takes it. */
-  url: string;
-  env?: NodeJS.ProcessEnv;
-  /** Its server, and the URL that goes to it by way of another address. */
+  /** `host:port` of its server. */
   endpoint: string;
-  urlThrough(endpoint: string): string;
+  /** What elect-run is told of it, by way of that address or another one. */
+  through(endpoint: string): { backend: string; env?: NodeJS.ProcessEnv };
   /** All of it: it keeps its connections and answers nobody. */
   freeze(): Promise<void>;
   thaw(): void;
@@ -32,14 +32,53 @@ export const FAULTY_STORES: FaultyStoreKind[] = [
     async start() {
       const redis = await Redis.start();
       return {
-        url: redis.url,
         endpoint: redis.endpoints[0]!,
-        urlThrough: (endpoint) => redis.urlThrough(endpoint),
+        through: (endpoint) => ({ backend: redis.urlThrough(endpoint) }),
         freeze: () => redis.members[0]!.freeze(),
         thaw: () => redis.members[0]!.thaw(),
         kill: () => redis.members[0]!.kill(),
         heal: () => redis.heal(),
         depose: async (name) => void (await redis.cli('del', name)),
+      };
+    },
+  },
+  {
+    name: 'zookeeper',
+    needs: ['zookeeper'],
+    async start() {
+      const zookeeper = await ZooKeeper.start();
+      const [server] = zookeeper.members;
+      return {
+        endpoint: zookeeper.endpoints[0]!,
+        through: (endpoint) => ({ backend: zookeeper.urlThrough(endpoint) }),
+        freeze: () => server!.freeze(),
+        thaw: () => server!.thaw(),
+        kill: () => server!.kill(),
+        heal: () => zookeeper.heal(),
+        depose: async (name) => {
+          const [first] = (await zookeeper.children(`/${name}`)).sort((a, b) => (a.slice(-10) < b.slice(-10) ? -1 : 1));
+          await zookeeper.delete(`/${name}/${first}`);
+        },
+      };
+    },
+  },
+  {
+    name: 'kubernetes',
+    needs: ['kubeApiserver', 'etcd', 'openssl'],
+    async start() {
+      const kubernetes = await Kubernetes.start();
+      const [server] = kubernetes.members;
+      return {
+        endpoint: kubernetes.endpoints[0]!,
+        through: (endpoint) => ({
+          backend: kubernetes.url,
+          env: { KUBECONFIG: kubernetes.kubeconfig('app', { endpoint }) },
+        }),
+        freeze: () => server.freeze(),
+        thaw: () => server.thaw(),
+        kill: () => server.kill(),
+        heal: () => kubernetes.heal(),
+        depose: (name) => kubernetes.delete(name),
       };
     },
   },
