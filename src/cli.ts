@@ -18,6 +18,12 @@ Examples:
 Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 77 refused,
 79 leadership lost and the command stopped, 126/127 command not executable/not found, 128+n signal n.`;
 
+/** Whoever reads help through head(1) has seen enough. */
+function show(text: string): void {
+  process.stdout.on('error', () => {});
+  process.stdout.write(text);
+}
+
 function program(version: string): Command {
   const option = (flags: string, description: string) => {
     const made = new Option(flags, description);
@@ -61,7 +67,7 @@ function program(version: string): Command {
     .addHelpText('after', EXAMPLES)
     .passThroughOptions()
     .exitOverride()
-    .configureOutput({ writeErr: () => {}, outputError: () => {} });
+    .configureOutput({ writeOut: show, writeErr: () => {}, outputError: () => {} });
 }
 
 /**

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
+import { formatDuration } from '../durations.ts';
 import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
 import {
@@ -73,6 +74,7 @@ export class ZooKeeperBackend implements Backend {
     } finally {
       place.ttlMs = session.grantedMs;
     }
+    this.#mustLastAsAsked(place.ttlMs!);
     const seats = await this.#line(session, signal);
     const position = seats.findIndex((name) => this.#pathOf(name) === place.path);
     if (position === -1) throw this.#gone(place);
@@ -85,6 +87,14 @@ export class ZooKeeperBackend implements Backend {
       since: undefined,
       position: position + 1,
     };
+  }
+
+  /** With a shorter session than was planned for, the first renewal would come too late. */
+  #mustLastAsAsked(grantedMs: number): void {
+    if (grantedMs >= this.#candidate.ttlMs) return;
+    throw new Unusable(
+      `--ttl ${formatDuration(this.#candidate.ttlMs)}: this ZooKeeper grants ${formatDuration(grantedMs)} at most (its maxSessionTimeout); choose a shorter --ttl`,
+    );
   }
 
   async vacancy(place: ZooKeeperPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {

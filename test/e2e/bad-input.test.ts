@@ -9,6 +9,7 @@ import { describeWith } from '../helpers/needs.ts';
 import { Redis } from '../helpers/redis.ts';
 import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
+import { ZooKeeper } from '../helpers/zookeeper.ts';
 
 afterEach(endAll);
 afterAll(stopServers);
@@ -453,5 +454,20 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     expectOneLine(ended, /--name: this key is there already, and is not a lock/);
     expect(ended.code).toBe(64);
     expect((await open.cli('lrange', 'x', '0', '-1')).trim()).toBe('of somebody');
+  });
+});
+
+describeWith(['zookeeper'], 'a ZooKeeper that does not do what we ask', () => {
+  let zookeeper: ZooKeeper;
+  beforeAll(async () => {
+    zookeeper = await ZooKeeper.start();
+  });
+  afterAll(stopServers);
+
+  test('a session as long as --ttl that it does not grant: 64, and nothing is left behind', async () => {
+    const ended = await run(['-q', '-b', zookeeper.url, '-n', 'long', '--ttl', '10m', '--', 'true']);
+    expectOneLine(ended, /--ttl 10m: this ZooKeeper grants 2m at most \(its maxSessionTimeout\)/);
+    expect(ended.code).toBe(64);
+    expect(await zookeeper.children('/long')).toEqual([]);
   });
 });

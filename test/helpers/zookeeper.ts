@@ -50,7 +50,14 @@ export class ZooKeeper {
       writeFileSync(join(data, 'myid'), String(id));
       const config = join(folder, `z${id}.cfg`);
       const lines = [
-        ...['tickTime=500', 'initLimit=20', 'syncLimit=10', `dataDir=${data}`, 'clientPortAddress=127.0.0.1'],
+        ...[
+          'tickTime=500',
+          'maxSessionTimeout=120000',
+          'initLimit=20',
+          'syncLimit=10',
+          `dataDir=${data}`,
+          'clientPortAddress=127.0.0.1',
+        ],
         ...[`clientPort=${ports[index]![0]}`, 'maxClientCnxns=0', '4lw.commands.whitelist=*'],
         ...(ids.length > 1 ? quorum : []),
       ];
