@@ -49,10 +49,17 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
     ['is given an empty holder', (name) => kubernetes.edit(name, { spec: { holderIdentity: '' } })],
   ];
 
-  test.each(EDITS)('child is gone before the next one starts when the Lease %s', async (_, edit) => {
+  test.each(
+    EDITS.flatMap(([what, edit]) =>
+      (['plain', 'ignores-term', 'escapes', 'escapes-without-environment'] as const).map(
+        (conduct) => [conduct, what, edit] as const,
+      ),
+    ),
+  )('child (%s) is gone before the next one starts when the Lease %s', async (conduct, _, edit) => {
     const oracle = new Oracle();
     const entry = inElection(kubernetes, oracle);
-    const [leader, next] = await standInLine(oracle, entry, entry);
+    const [leader, next] = await standInLine(oracle, { ...entry, job: oracle.job(conduct) }, entry);
+    if (conduct.startsWith('escapes')) await oracle.escaped(1);
     await edit(entry.name);
     expect((await leader!.ended).code).toBe(LOST);
     await next!.event('started');
