@@ -10,7 +10,7 @@ import {
   holderOf,
   type Lease,
   type Observation,
-  recordOf,
+  observed,
   released,
   renewed,
 } from './kubernetes/record.ts';
@@ -71,9 +71,14 @@ export class KubernetesBackend implements Backend {
       if (place.ttlMs !== undefined && !this.#isOurs(place, lease)) throw this.#gone(lease);
       observe(place, lease);
       const holder = holderOf(lease);
-      if (lease && holder !== '' && holder !== this.#candidate.id && leftMs(place) > 0) {
+      if (holder !== this.#candidate.id && leftMs(place) > 0) {
         place.handle = undefined;
-        return { leads: false, leader: holder, since: lease.spec!.acquireTime ?? undefined, position: undefined };
+        return {
+          leads: false,
+          leader: holder || undefined,
+          since: (holder && lease?.spec?.acquireTime) || undefined,
+          position: undefined,
+        };
       }
       // Before the write, whose answer may be lost.
       place.handle ??= { context: this.#cluster.context };
@@ -94,7 +99,7 @@ export class KubernetesBackend implements Backend {
         place,
         (lease) => {
           observe(place, lease);
-          return holderOf(lease) === '';
+          return leftMs(place) <= 0;
         },
         untilOver,
       );
@@ -205,17 +210,13 @@ export class KubernetesBackend implements Backend {
   }
 }
 
-/** Notes what was seen of the leader. Only a change starts its time anew. */
 function observe(place: KubernetesPlace, lease: Lease | undefined): void {
   place.lease = lease;
-  const record = lease && recordOf(lease);
-  if (record === undefined) place.observation = undefined;
-  else if (place.observation?.record !== record) place.observation = { record, since: now() };
+  place.observation = observed(place.observation, lease, now());
 }
 
-/** How long the record has to stand unchanged yet until anybody may take over. */
-const leftMs = ({ lease, observation }: KubernetesPlace): number =>
-  lease && observation ? observation.since + durationMsOf(lease) - now() : 0;
+/** Until anybody may take over. */
+const leftMs = ({ observation }: KubernetesPlace): number => (observation ? observation.runsOutAt - now() : 0);
 
 /** Resolves when the record has stood unchanged for its duration, and when aborted. */
 async function ranOut(place: KubernetesPlace, signal: AbortSignal): Promise<void> {

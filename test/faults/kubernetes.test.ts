@@ -69,7 +69,7 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
 
   test('child is gone at once when the Lease is given to somebody else, and nobody starts before that one has run out', async () => {
     const oracle = new Oracle();
-    const entry = { ...inElection(kubernetes, oracle), flags: LONG };
+    const entry = inElection(kubernetes, oracle);
     const [leader, next] = await standInLine(oracle, entry, entry);
     await kubernetes.edit(entry.name, { spec: { holderIdentity: 'somebody', leaseDurationSeconds: 3 } });
     const editedAt = performance.now();
@@ -87,13 +87,26 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
 
   test('child is gone when the lease is made shorter than it believes', async () => {
     const oracle = new Oracle();
-    const entry = { ...inElection(kubernetes, oracle), flags: LONG };
+    const entry = inElection(kubernetes, oracle);
     const [leader, next] = await standInLine(oracle, entry, entry);
     await kubernetes.edit(entry.name, { spec: { leaseDurationSeconds: 1 } });
     expect((await leader!.ended).code).toBe(LOST);
     await next!.event('started');
     await oracle.started(2);
     oracle.verify(2);
+  });
+
+  test('an operator who knows that the job is dead can give the Lease back, and the next one starts at once', async () => {
+    const oracle = new Oracle();
+    const entry = { ...inElection(kubernetes, oracle), flags: LONG };
+    const past = '2001-01-01T00:00:00.000000Z';
+    const spec = { holderIdentity: 'dead', leaseDurationSeconds: 3600, acquireTime: past, renewTime: past };
+    await kubernetes.create(entry.name, spec);
+    const next = stand(entry);
+    await next.event('standby');
+    await kubernetes.edit(entry.name, { spec: { holderIdentity: '', leaseDurationSeconds: 1 } });
+    const editedAt = performance.now();
+    expect((await next.event('started')).readAt - editedAt).toBeLessThan(1000);
   });
 
   test('what is not ours in the Lease stays, and editing it stops nothing', async () => {

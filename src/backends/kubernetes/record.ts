@@ -17,11 +17,11 @@ export interface LeaseSpec {
   [field: string]: unknown;
 }
 
-/** What was seen last of somebody else's leadership, and since when it has stood unchanged. */
+/** What was seen last, and until when its holder may believe to lead. */
 export interface Observation {
   record: string;
   /** A `now()`. */
-  since: number;
+  runsOutAt: number;
 }
 
 /** '' : nobody leads. */
@@ -29,6 +29,18 @@ export const holderOf = (lease: Lease | undefined): string => lease?.spec?.holde
 
 /** How long the record has to stand unchanged before others may take over: its own word, not ours. */
 export const durationMsOf = (lease: Lease): number => (lease.spec?.leaseDurationSeconds ?? 0) * 1000;
+
+/**
+ * Notes what was seen (undefined: no Lease) at a `now()`. A changed record starts its time anew; only a leader that gave the Lease back ends it early. One that an operator
+ * deleted or emptied was not given back: the leader that we saw may just be ending its job, so its time runs on.
+ */
+export function observed(before: Observation | undefined, lease: Lease | undefined, at: number): Observation {
+  const record = lease ? recordOf(lease) : 'none';
+  if (before?.record === record) return before;
+  if (lease && isReleased(lease)) return { record, runsOutAt: at };
+  const heldMs = lease && holderOf(lease) !== '' ? durationMsOf(lease) : 0;
+  return { record, runsOutAt: Math.max(before?.runsOutAt ?? at, at + heldMs) };
+}
 
 /** Others may write to the object without renewing: only these fields are the record. */
 export function recordOf({ spec = {} }: Lease): string {
@@ -55,11 +67,21 @@ export function acquired(lease: Lease, holder: string, seconds: number): Lease {
 export const renewed = (lease: Lease, seconds: number): Lease =>
   withSpec(lease, { leaseDurationSeconds: seconds, renewTime: laterThan(lease.spec?.renewTime) });
 
+const RELEASED_SECONDS = 1;
+
 /** As client-go's ReleaseOnCancel leaves it. */
 export function released(lease: Lease): Lease {
   const time = microTime(Date.now());
-  return withSpec(lease, { holderIdentity: '', leaseDurationSeconds: 1, acquireTime: time, renewTime: time });
+  return withSpec(lease, {
+    holderIdentity: '',
+    leaseDurationSeconds: RELEASED_SECONDS,
+    acquireTime: time,
+    renewTime: time,
+  });
 }
+
+const isReleased = (lease: Lease): boolean =>
+  holderOf(lease) === '' && lease.spec?.leaseDurationSeconds === RELEASED_SECONDS;
 
 const withSpec = (lease: Lease, spec: LeaseSpec): Lease => ({ ...lease, spec: { ...lease.spec, ...spec } });
 
