@@ -1,5 +1,15 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +26,7 @@ const run = promisify(execFile);
 
 const home = mkdtempSync(join(tmpdir(), 'elect-run-package-'));
 const prefix = join(home, 'prefix');
+const withoutCompiler = join(home, 'tools');
 const installed = join(prefix, 'lib/node_modules/elect-run');
 let files: string[] = [];
 
@@ -35,8 +46,13 @@ beforeAll(async () => {
   });
   const [{ filename, files: list }] = JSON.parse(packed.stdout);
   files = list.map(({ path }: { path: string }) => path);
+  // A machine on which no addon can be compiled.
+  mkdirSync(withoutCompiler);
+  for (const tool of ['make', 'gcc', 'g++', 'cc', 'c++'])
+    writeFileSync(join(withoutCompiler, tool), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
   const install = ['install', '-g', '--prefix', prefix, '--prefer-offline', '--no-audit', '--no-fund'];
-  await run('npm', [...install, join(home, filename)], { cwd: home, env });
+  const path = `${withoutCompiler}:${env.PATH}`;
+  await run('npm', [...install, join(home, filename)], { cwd: home, env: { ...env, PATH: path } });
 }, 180_000);
 
 afterAll(() => rmSync(home, { recursive: true, force: true }));
@@ -89,6 +105,15 @@ test('it has what it needs and no more: no sources, no tests, no packages for de
   const own = join(installed, 'node_modules');
   const there = existsSync(own) ? readdirSync(own).filter((name) => !/^[.@]/.test(name)) : [];
   expect(there.filter((name) => !(name in dependencies))).toEqual([]);
+});
+
+test('where the addon for ZooKeeper cannot be compiled everything else is installed, and --backend zookeeper says what is missing: 69', async () => {
+  expect(existsSync(join(installed, 'node_modules/zookeeper'))).toBe(false);
+  const asked = electRun(['-q', '-b', 'zookeeper', '-n', 'x', '--no-wait', '--', 'true'], '/');
+  await expect(asked).rejects.toMatchObject({
+    code: 69,
+    stderr: expect.stringMatching(/^elect-run: [^\n]*npm install [^\n]*zookeeper[^\n]*\n$/),
+  });
 });
 
 test('every file that package.json names is in it', () => {
