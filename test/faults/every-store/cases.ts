@@ -1,10 +1,10 @@
 import { uptime } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import { describeWith } from '../helpers/needs.ts';
-import { Oracle } from '../helpers/oracle.ts';
-import { until } from '../helpers/procs.ts';
-import { Link } from '../helpers/proxy.ts';
+import { describeWith } from '../../helpers/needs.ts';
+import { Oracle } from '../../helpers/oracle.ts';
+import { until } from '../../helpers/procs.ts';
+import { Link } from '../../helpers/proxy.ts';
 import {
   type Entry,
   guardOf,
@@ -19,12 +19,13 @@ import {
   standInLine,
   TTL_MS,
   typesOf,
-} from './candidates.ts';
-import { FAULTY_STORES, type FaultyStore } from './stores.ts';
+} from '../candidates.ts';
+import type { FaultyStore, FaultyStoreKind } from './stores.ts';
 
 const TAKE_OVER_MS = 1000;
 
-for (const kind of FAULTY_STORES) {
+/** What has to hold with every store, with faults that are really injected. */
+export function holdsWith(kind: FaultyStoreKind): void {
   describeWith([...kind.needs, 'flock'], `faults with ${kind.name}`, () => {
     leaveNothingBehind();
     let store: FaultyStore;

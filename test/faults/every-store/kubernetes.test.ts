@@ -1,0 +1,4 @@
+import { holdsWith } from './cases.ts';
+import { KUBERNETES } from './stores.ts';
+
+holdsWith(KUBERNETES);

@@ -1,0 +1,4 @@
+import { holdsWith } from './cases.ts';
+import { REDIS } from './stores.ts';
+
+holdsWith(REDIS);

@@ -1,0 +1,4 @@
+import { holdsWith } from './cases.ts';
+import { ZOOKEEPER } from './stores.ts';
+
+holdsWith(ZOOKEEPER);
