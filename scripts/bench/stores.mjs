@@ -1,0 +1,50 @@
+// The servers of Redis, ZooKeeper and Kubernetes: those of the tests, whose helpers are bundled for it, and what their own users would write instead of elect-run.
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { build } from 'esbuild';
+
+const HELPERS = `
+  export { Redis } from './test/helpers/redis.ts';
+  export { ZooKeeper } from './test/helpers/zookeeper.ts';
+  export { Kubernetes } from './test/helpers/kubernetes.ts';
+  export { KUBE_APISERVER } from './test/helpers/kube-apiserver.ts';
+  export { stopServers } from './test/helpers/servers.ts';`;
+
+const LOOP = `until [ "$(redis-cli -p "$PORT" set "$NAME" shell nx px 60000)" = OK ]; do sleep 0.05; done
+"$@"; redis-cli -p "$PORT" del "$NAME" >/dev/null`;
+
+/** By name: `backend` and `env` for elect-run, the aim for a hand-over in ms, and `others`, each with the command line for an election and a job. */
+export async function startStores(names, root) {
+  const outfile = join(root, 'node_modules/.bench/stores.mjs');
+  await build({
+    stdin: { contents: HELPERS, resolveDir: root, loader: 'ts' },
+    outfile,
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'esm',
+    logLevel: 'warning',
+  });
+  const { Redis, ZooKeeper, Kubernetes, KUBE_APISERVER, stopServers } = await import(pathToFileURL(outfile));
+  const stores = {};
+  if (names.includes('redis')) {
+    const redis = await Redis.start();
+    const env = { PORT: redis.endpoints[0].split(':')[1] };
+    const loop = (election, job) => ['env', `NAME=${election}`, 'sh', '-c', LOOP, 'loop', ...job];
+    const others = [{ key: '`SET NX` in a shell loop of 50 ms', command: loop, env }];
+    stores.redis = { backend: redis.url, env: {}, handOverMs: 6, others };
+  }
+  if (names.includes('zookeeper')) {
+    const zookeeper = await ZooKeeper.start();
+    const runner = join(root, 'test/natives/kazoo_candidate.py');
+    const [hosts] = zookeeper.endpoints;
+    const kazoo = (election, job) => ['/usr/bin/python3', runner, hosts, 'lock', `/${election}`, ...job];
+    const others = [{ key: 'Kazoo', command: kazoo, env: {} }];
+    stores.zookeeper = { backend: zookeeper.url, env: {}, handOverMs: 5.8, others };
+  }
+  if (names.includes('kubernetes') && KUBE_APISERVER) {
+    const kubernetes = await Kubernetes.start();
+    stores.kubernetes = { backend: kubernetes.url, env: kubernetes.env, handOverMs: 50, others: [] };
+  }
+  return { stores, stop: stopServers };
+}
