@@ -137,6 +137,11 @@ describeWith(
 
     test('a client certificate leads', () => leads(kubernetes.kubeconfig({ certificate: true })));
 
+    test('a file with a token leads', async () => {
+      writeFileSync(join(kubernetes.folder, 'token'), 'app');
+      await leads(kubernetes.kubeconfig({ tokenFile: 'token' }));
+    });
+
     test('an exec plugin is asked again when its token runs out, and not before', async () => {
       const lasting = plugin(credential('app', '2099-01-01T00:00:00Z'));
       await leads(kubernetes.kubeconfig(lasting));

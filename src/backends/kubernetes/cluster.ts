@@ -1,8 +1,11 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import type { Agent, RequestOptions } from 'node:https';
+import { dirname, resolve } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { ExecAuth } from '@kubernetes/client-node/dist/exec_auth.js';
+import yaml from 'js-yaml';
 import { isNodesOwn } from '../../adoption.ts';
 import { usage } from '../../outcome.ts';
 import { printable } from '../../text.ts';
@@ -119,6 +122,7 @@ function merged(files: string[]) {
     const config = new KubeConfig();
     try {
       config.loadFromFile(file);
+      readTokenFiles(config, file);
     } catch (error) {
       const problem = (error as NodeJS.ErrnoException).code ?? (error as Error).message.split('\n')[0]!;
       throw usage(`--backend kubernetes: ${printable(file)} cannot be used as kubeconfig: ${printable(problem)}`);
@@ -131,6 +135,16 @@ function merged(files: string[]) {
     contexts: firstOfEach(all.flatMap(({ contexts }) => contexts)),
     currentContext: all.map((config) => config.getCurrentContext()).find(Boolean),
   };
+}
+
+/** client-node passes over a user's `tokenFile`, but knows how to read one again and again. */
+function readTokenFiles(config: KubeConfig, file: string): void {
+  const { users } = yaml.load(readFileSync(file, 'utf8')) as { users?: { user?: { tokenFile?: string } }[] };
+  config.users = config.users.map((user, index) => {
+    const tokenFile = users?.[index]?.user?.tokenFile;
+    if (!tokenFile || user.token) return user;
+    return { ...user, authProvider: { name: 'tokenFile', config: { tokenFile: resolve(dirname(file), tokenFile) } } };
+  });
 }
 
 const firstOfEach = <T extends { name: string }>(list: T[]): T[] =>
