@@ -89,10 +89,13 @@ export function loadLibrary(): new () => Client {
   try {
     return createRequire(import.meta.url)('zookeeper');
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND' ? 'is not installed' : 'cannot be loaded';
+    const isMissing = (error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+    const [why, how] = isMissing
+      ? ['is not installed', 'npm install zookeeper (with -g if elect-run is)']
+      : [`was not compiled for this Node (${process.version})`, 'npm rebuild zookeeper (with -g if elect-run is)'];
     throw new Failure(
       EXIT.unavailable,
-      `--backend zookeeper: the npm package zookeeper ${why}; install make, g++ and python3, then: npm install zookeeper (with -g if elect-run is)`,
+      `--backend zookeeper: the npm package zookeeper ${why}; install make, g++ and python3, then: ${how}`,
       { cause: error },
     );
   }
