@@ -28,8 +28,11 @@ export function describe(event: Event): string {
       return `elected leader of ${event.election} with token ${event.token}`;
     case 'started':
       return `started ${event.command} (pid ${event.pid})`;
-    case 'renewed':
-      return `lease renewed in ${event.tookMs}ms, good for ${formatDuration(event.validForMs)}`;
+    case 'renewed': {
+      const isEndless = event.validForMs === Number.POSITIVE_INFINITY; // a lock of the kernel
+      const validity = isEndless ? 'good until it is given back' : `good for ${formatDuration(event.validForMs)}`;
+      return `lease renewed in ${event.tookMs}ms, ${validity}`;
+    }
     case 'suspended':
       return `leadership in doubt: ${event.reason}; the child is stopped in ${formatDuration(event.stopInMs)} unless a renewal gets through`;
     case 'resumed':

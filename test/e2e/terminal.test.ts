@@ -128,6 +128,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
       expect(await isLed(terminal)).toBe(true);
       await terminal.clear();
       await terminal.line('fg');
+      await terminal.shows('SIGCONT received'); // before it, a line may reach the terminal while it is still the shell's, in raw mode
       await terminal.line(word);
       await terminal.shows(`token 1 has ${word.toUpperCase()}`);
     }

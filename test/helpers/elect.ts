@@ -3,8 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 export const BIN = fileURLToPath(new URL('../../bin/elect-run.js', import.meta.url));
-/** TEST_NODE runs the end-to-end part on another Node. */
-export const NODE = process.env.TEST_NODE ?? process.execPath;
+export const NODE = process.execPath;
 
 export interface LoggedEvent {
   event: string;
