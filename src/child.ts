@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { execa } from 'execa';
 import { isNodesOwn } from './adoption.ts';
 import { lookUpCommand } from './lookup.ts';
-import { openPidfd, waitStatusOf } from './native.ts';
+import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 
@@ -35,6 +35,7 @@ export interface ChildOptions {
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
+  closeOnExec();
   const tether = setpriv();
   const [file, ...args] = [...(tether ? [tether, '--pdeathsig', 'KILL', '--'] : []), options.command, ...options.args];
   const subprocess = execa(file!, args, {

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { isNodesOwn } from './adoption.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
+import { closeOnExec } from './native.ts';
 import { trySignal } from './tree.ts';
 
 const SCRIPT = fileURLToPath(new URL('./guard.sh', import.meta.url));
@@ -144,6 +145,7 @@ export class Guard {
       this.#fail(reason);
       return;
     }
+    closeOnExec();
     this.#start();
     this.#report({ type: 'guard-replaced', reason });
   }

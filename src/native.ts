@@ -1,8 +1,9 @@
+import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type koffi from 'koffi';
 
 /**
- * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), real-time signals. Loading costs about 6 ms,
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), real-time signals. Loading costs about 6 ms,
  * so it happens when the first of them is needed.
  */
 interface Libc {
@@ -11,6 +12,7 @@ interface Libc {
   waitpid(pid: number, status: null, options: number): number;
   syscall(number: number, ...typed: unknown[]): number;
   ioctl(fd: number, request: number, ...typed: unknown[]): number;
+  fcntl(fd: number, command: number, ...typed: unknown[]): number;
   errno(): number;
 }
 
@@ -28,6 +30,7 @@ function libc(): Libc {
       waitpid: program.func('int waitpid(int, void *, int)'),
       syscall: program.func('long syscall(long, ...)'),
       ioctl: program.func('int ioctl(int, unsigned long, ...)'),
+      fcntl: program.func('int fcntl(int, int, ...)'),
       errno: ffi.errno,
     };
   }
@@ -44,6 +47,20 @@ export function tryLock(fd: number): boolean {
   const errno = libc().errno();
   if (errno === EWOULDBLOCK) return false;
   throw Object.assign(new Error(`flock failed with errno ${errno}`), { errno });
+}
+
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+
+/**
+ * From now on nothing that is started inherits a descriptor beyond stdin, stdout and stderr unless it is handed to it. Node opens its own that way; the C client of ZooKeeper
+ * does not, and a socket that we have closed while a child holds it stays in our epoll set (epoll(7), question 6): Node would spin over it, or take
+ * its events for those of the next socket with that number.
+ */
+export function closeOnExec(): void {
+  for (const name of readdirSync('/proc/self/fd')) {
+    if (Number(name) > 2) libc().fcntl(Number(name), F_SETFD, 'int', FD_CLOEXEC);
+  }
 }
 
 const PR_SET_CHILD_SUBREAPER = 36;

@@ -15,7 +15,8 @@ export async function open(
   store: Store,
   election: string,
   id: string,
+  ttlMs: number,
 ): Promise<{ backend: Backend; candidate: Candidate }> {
-  const candidate: Candidate = { election, id, ttlMs: 3000, requestMs: 600 };
+  const candidate: Candidate = { election, id, ttlMs, requestMs: 600 };
   return { backend: await openBackend(store.spec, candidate), candidate };
 }

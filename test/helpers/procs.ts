@@ -40,6 +40,13 @@ export function alive(who: number | Identity): boolean {
   return typeof who === 'number' || found.startedAt === who.startedAt;
 }
 
+/** How long it has run on a processor, in steps of 10 ms. */
+export function processorMs(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10; // utime and stime in ticks, of which Linux tells 100 a second (proc(5))
+}
+
 /** Stopped by SIGSTOP or the like. */
 export const isStopped = (pid: number): boolean => stat(pid)?.state === 'T';
 

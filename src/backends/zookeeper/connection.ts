@@ -1,3 +1,4 @@
+import { closeOnExec } from '../../native.ts';
 import type { Auth } from '../connection.ts';
 import { Answer, answerOfClose, type Client, CODES, type Done, isAnswer, loadLibrary } from './library.ts';
 import { openRelay, type Relay } from './relay.ts';
@@ -136,8 +137,10 @@ export class Connection {
         connect: this.#relay.address,
         timeout: to.ttlMs,
         debug_level: 0, // it would print to stdout, which is the child's
+        response_counter_limit: NEVER, // after ten reads that brought no whole answer it would say "session expired", and end it
         ...(session ? { client_id: session.id, client_password: session.password } : {}),
       });
+      closeOnExec();
     });
   }
 
@@ -170,6 +173,7 @@ export class Connection {
 }
 
 const CONNECTED_STATE = 3;
+const NEVER = 2 ** 31 - 1;
 
 /** Codes by which the client, not the server, ends a request: whether it was done nobody knows. */
 const isOwn = (code: number): boolean =>

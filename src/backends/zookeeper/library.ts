@@ -29,6 +29,7 @@ interface ClientConfig {
   connect: string;
   timeout: number;
   debug_level: number;
+  response_counter_limit: number;
   client_id?: string;
   client_password?: string;
 }

@@ -21,14 +21,7 @@ const etcd = (name: string, options: Parameters<typeof Etcd.start>[0]): StoreKin
       depose: async (handle) => {
         await server.etcdctl('del', (handle as { key: string }).key);
       },
-      silence: {
-        begin: async () => {
-          await Promise.all(server.members.map((member) => member.freeze()));
-        },
-        end: () => {
-          for (const member of server.members) member.thaw();
-        },
-      },
+      servers: server,
       end: () => server.stop(),
     };
   },

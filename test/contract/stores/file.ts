@@ -13,7 +13,7 @@ export const FILE: StoreKind[] = [
         spec: { kind: 'file', dir },
         tellsAtOnce: true,
         depose: async (_, election) => unlinkSync(join(dir, `${election}.lock`)),
-        silence: undefined,
+        servers: undefined,
         end: async () => rmSync(dir, { recursive: true }),
       };
     },

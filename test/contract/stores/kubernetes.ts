@@ -14,10 +14,7 @@ const kubernetes = (
       spec: { kind: 'kubernetes', namespace: 'default', kubeconfig: [server.kubeconfig(user)] },
       tellsAtOnce: true,
       depose: async (_, election) => void (await depose(server, election)),
-      silence: {
-        begin: () => server.members[0].freeze(),
-        end: () => server.members[0].thaw(),
-      },
+      servers: server,
       end: () => server.stop(),
     };
   },

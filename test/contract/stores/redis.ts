@@ -19,14 +19,7 @@ const redis = (name: string, options: Parameters<typeof Redis.start>[0]): StoreK
       depose: async (_, election) => {
         await server.cli('del', election);
       },
-      silence: {
-        begin: async () => {
-          await Promise.all(server.members.map((member) => member.freeze()));
-        },
-        end: () => {
-          for (const member of server.members) member.thaw();
-        },
-      },
+      servers: server,
       end: () => server.stop(),
     };
   },

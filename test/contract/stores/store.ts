@@ -1,5 +1,6 @@
 import type { BackendSpec } from '../../../src/backends/spec.ts';
 import type { Need } from '../../helpers/needs.ts';
+import type { Server } from '../../helpers/servers.ts';
 
 /** A real store, as the contract suite wants it. */
 export interface Store {
@@ -8,8 +9,8 @@ export interface Store {
   tellsAtOnce: boolean;
   /** Takes from the store what makes this candidate the leader, as an operator would. */
   depose(handle: unknown, election: string): Promise<void>;
-  /** Undefined: it cannot fall silent. */
-  silence: { begin(): Promise<void>; end(): void } | undefined;
+  /** Undefined: there are none, so that it can neither fall silent nor be restarted. `heal`: all run and answer. */
+  servers: { readonly members: readonly Server[]; heal(): Promise<void> } | undefined;
   end(): Promise<void>;
 }
 

@@ -12,14 +12,7 @@ const zookeeper = (name: string, options: Parameters<typeof ZooKeeper.start>[0],
       spec: { kind: 'zookeeper', endpoints: server.endpoints, chroot: '', flavor, auth },
       tellsAtOnce: true,
       depose: (handle, election) => server.depose(handle, election),
-      silence: {
-        begin: async () => {
-          await Promise.all(server.members.map((member) => member.freeze()));
-        },
-        end: () => {
-          for (const member of server.members) member.thaw();
-        },
-      },
+      servers: server,
       end: () => server.stop(),
     };
   },

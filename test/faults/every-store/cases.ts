@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../../helpers/needs.ts';
 import { Oracle } from '../../helpers/oracle.ts';
-import { until } from '../../helpers/procs.ts';
+import { processorMs, until } from '../../helpers/procs.ts';
 import { Link } from '../../helpers/proxy.ts';
 import {
   type Entry,
@@ -113,6 +113,12 @@ export function holdsWith(kind: FaultyStoreKind): void {
       oracle.verify(2);
     });
 
+    test('the child inherits stdin, stdout and stderr, and nothing else', async () => {
+      const list = stand(entryFor(new Oracle(), { job: ['ls', '/proc/self/fd'] }));
+      const itsOwn = '3'; // the folder that it reads
+      expect((await list.ended).stdout.toString().trim().split('\n')).toEqual(['0', '1', '2', itsOwn]);
+    });
+
     test('a blip shorter than the budget stops nothing', async () => {
       const oracle = new Oracle();
       const link = await Link.start(store.endpoint);
@@ -134,7 +140,9 @@ export function holdsWith(kind: FaultyStoreKind): void {
         link.reset();
         await renewals(leader!, 1);
       }
+      const [usedMs, since] = [processorMs(leader!.pid), performance.now()];
       await runsUntouched(leader!, oracle);
+      expect(processorMs(leader!.pid) - usedMs, 'time on a processor').toBeLessThan(0.25 * (performance.now() - since));
       leader!.kill('SIGTERM');
       await next!.event('started');
       await oracle.started(2);
