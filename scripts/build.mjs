@@ -13,7 +13,7 @@ rmSync('dist', { recursive: true, force: true });
 mkdirSync('dist');
 
 const result = await build({
-  entryPoints: ['src/main.ts', 'src/cleanup.ts'],
+  entryPoints: ['src/main.ts', 'src/cleanup-process.ts', 'src/guard-process.ts'],
   bundle: true,
   splitting: true,
   write: false,

@@ -54,7 +54,7 @@ export async function standInLine(oracle: Oracle, ...entries: Entry[]): Promise<
 
 export const twice = (entry: Entry): [Entry, Entry] => [entry, entry];
 
-/** The guard's own process, once it listens: a shell in a session of its own, directly below elect-run. */
+/** The guard's own process, once it listens: in a session of its own, directly below elect-run. */
 export async function guardOf(candidate: Elect, other?: number): Promise<number> {
   const isGuard = (pid: number) => pid !== other && commandLine(pid).includes('elect-run-guard');
   return until(() => childrenOf(candidate.pid).find((pid) => isGuard(pid) && waitsForInput(pid)), 'a guard');

@@ -28,10 +28,11 @@ export class Oracle {
   readonly #history = join(this.folder, 'history');
   readonly #script = join(this.folder, 'job.sh');
 
-  constructor() {
+  /** `tools`: a folder with sh, flock and the like, where they are not in their usual places. */
+  constructor(tools?: string) {
     writeFileSync(this.lock, '');
     writeFileSync(this.#history, '');
-    writeFileSync(this.#script, jobScript(this.lock, this.#history));
+    writeFileSync(this.#script, jobScript(this.lock, this.#history, tools));
     chmodSync(this.#script, 0o755);
     oracles.add(this);
   }
@@ -140,7 +141,8 @@ const IGNORE_ALL =
   'for n in 1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 18 20 21 22 23 24 25 26 27 28 29 30 31; do trap "" $n; done';
 
 /** `at` is a clock that nothing steps, read without a process of its own. Appends of one line are whole (O_APPEND, write(2)). */
-const jobScript = (lock: string, history: string) => `#!/bin/sh
+const jobScript = (lock: string, history: string, tools = '/bin') => `#!${tools}/sh
+PATH='${tools}':$PATH
 exec 9>>'${lock}' </dev/null >/dev/null 2>&1
 note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--}" >>'${history}'; }
 flock --nonblock 9 || { note OVERLAP; exit 99; }

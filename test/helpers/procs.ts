@@ -61,10 +61,11 @@ export function waitsForLock(pid: number): boolean {
   }
 }
 
-/** Blocked in a call on its stdin: it has taken what it was told, and waits for more. */
+/** Blocked in a call on its stdin, or Node in its event loop: it has taken what it was told, and waits for more. */
 export function waitsForInput(pid: number): boolean {
   try {
-    return readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')[1] === '0x0';
+    const inEventLoop = readFileSync(`/proc/${pid}/wchan`, 'utf8') === 'do_epoll_wait'; // function of the kernel, fs/eventpoll.c
+    return inEventLoop || readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')[1] === '0x0';
   } catch {
     return false;
   }
