@@ -80,6 +80,12 @@ export function allPids(): number[] {
 
 export const childrenOf = (parent: number): number[] => allPids().filter((pid) => stat(pid)?.parent === parent);
 
+/** Dead, but still in the process table, because this parent has not asked for their exit status. */
+export const zombiesOf = (parent: number): number[] =>
+  readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && stat(pid)?.state === 'Z' && stat(pid)?.parent === parent);
+
 export function commandLine(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
