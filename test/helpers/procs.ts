@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** One process for ever: a pid that was used again has another start time. */
@@ -94,11 +95,17 @@ export function commandLine(pid: number): string[] {
   }
 }
 
-/** Everybody alive who has this file open, however the descriptor was come by. */
+/** Everybody alive who has this file open, however the descriptor was come by, and whatever the file's path is in the root where they live. */
 export function holdersOf(file: string): number[] {
+  const { dev, ino } = statSync(file);
+  const isIt = (fd: string) => {
+    if (basename(linkOf(fd) ?? '') !== basename(file)) return false;
+    const found = statSync(fd);
+    return found.dev === dev && found.ino === ino;
+  };
   return allPids().filter((pid) => {
     try {
-      return readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === file);
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => isIt(`/proc/${pid}/fd/${fd}`));
     } catch {
       return false;
     }
