@@ -5,16 +5,20 @@ import {
   existsSync,
   fdatasyncSync,
   fstatSync,
+  fsyncSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
+  renameSync,
   statSync,
   watch,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isNodesOwn } from '../adoption.ts';
-import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
+import { type Backend, type Book, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
 import { pause } from '../clock.ts';
 import { lookUpCommand } from '../lookup.ts';
 import { tryLock } from '../native.ts';
@@ -39,6 +43,7 @@ export class FileBackend implements Backend {
   readonly url: string;
   readonly #lockFile: string;
   readonly #tokenFile: string;
+  readonly #bookFile: string;
   readonly #dir: string;
   readonly #candidate: Candidate;
 
@@ -48,6 +53,7 @@ export class FileBackend implements Backend {
     this.#candidate = candidate;
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
+    this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
   }
 
   newPlace(): FilePlace {
@@ -127,6 +133,30 @@ export class FileBackend implements Backend {
     if (place.inheritFd === undefined) return; // killed: the kernel has freed the lock
     closeSync(place.inheritFd);
     place.inheritFd = undefined;
+  }
+
+  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
+    try {
+      const text = readFileSync(this.#bookFile, 'utf8');
+      return { text, edition: text };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw new Unusable(`--backend file: cannot read ${this.#bookFile}: ${(error as NodeJS.ErrnoException).code}`);
+    }
+  }
+
+  /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+  async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
+    this.#mustBeOurs(place);
+    const draft = `${this.#bookFile}.new`;
+    const fd = openSync(draft, 'w', 0o666);
+    try {
+      writeFileSync(fd, text);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(draft, this.#bookFile);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

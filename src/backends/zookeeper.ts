@@ -1,6 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
-import { pause } from '../clock.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Place,
+  Refused,
+  Unusable,
+  type Waiting,
+} from '../backend.ts';
+import { pause, within } from '../clock.ts';
 import { formatDuration } from '../durations.ts';
 import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
@@ -18,7 +28,7 @@ import {
 } from './zookeeper/library.ts';
 import { isSeat, lineOf, seatPrefix } from './zookeeper/line.ts';
 import { Session } from './zookeeper/session.ts';
-import type { ZooKeeperSpec } from './zookeeper/spec.ts';
+import { BOOKS, type ZooKeeperSpec } from './zookeeper/spec.ts';
 
 interface ZooKeeperPlace extends Place {
   /** What our znode's name begins with, and nobody else's. */
@@ -45,14 +55,18 @@ export class ZooKeeperBackend implements Backend {
   readonly #spec: ZooKeeperSpec;
   readonly #candidate: Candidate;
   readonly #parent: string;
+  readonly #book: string;
   readonly #acl: Acl;
   readonly #sessions = new Set<Session>();
+  /** One that no place has yet. */
+  #idle: Session | undefined;
 
   constructor(spec: ZooKeeperSpec, candidate: Candidate) {
     loadLibrary();
     this.#spec = spec;
     this.#candidate = candidate;
     this.#parent = `${spec.chroot}/${candidate.election.replace(/^\//, '')}`;
+    this.#book = `${spec.chroot}/${BOOKS}/${encodeURIComponent(candidate.election.replace(/^\//, ''))}`;
     this.#acl = spec.auth
       ? [
           { perms: ALL, scheme: 'auth', auth: '' }, // whoever this session is
@@ -67,7 +81,7 @@ export class ZooKeeperBackend implements Backend {
   }
 
   async acquire(place: ZooKeeperPlace, signal: AbortSignal): Promise<Leading | Waiting> {
-    place.session ??= this.#newSession();
+    place.session ??= this.#takeSession();
     const { session } = place;
     try {
       if (!place.path) await this.#enter(place, session, signal);
@@ -150,8 +164,78 @@ export class ZooKeeperBackend implements Backend {
     place.path = undefined;
   }
 
+  async readBook(signal: AbortSignal): Promise<Book | undefined> {
+    const session = this.#sessionForBook();
+    try {
+      // A server may lag behind.
+      await session.call(signal, (client, done: Done<[string]>) => client.a_sync(this.#book, done));
+      const [stat, data] = await session.call(signal, (client, done: Done<[{ version: number }, Buffer | null]>) =>
+        client.a_get(this.#book, false, done as never),
+      );
+      return { text: data?.toString() ?? '', edition: String(stat.version) };
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode)) return undefined;
+      throw this.#read(error, this.#book);
+    }
+  }
+
+  /**
+   * The npm package has no multi: first a quorum agrees that our znode is there, then the book is written where its version is still the one that was read. Whoever
+   * leads next has written it before its child starts.
+   */
+  async writeBook(place: ZooKeeperPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
+    await this.#affirm(place, signal);
+    const session = this.#sessionForBook();
+    const data = Buffer.from(text);
+    try {
+      if (before) {
+        const version = Number(before.edition);
+        await session.call(signal, (client, done: Done<[unknown]>) => client.a_set(this.#book, data, version, done));
+      } else {
+        await this.#createBook(session, data, signal);
+      }
+    } catch (error) {
+      if (isAnswer(error, CODES.badVersion, CODES.nodeExists, CODES.noNode))
+        throw new Changed(`the znode ${this.#book} has changed`);
+      throw this.#read(error, this.#book);
+    }
+  }
+
+  /** That of our place; before we have one, the one that it will have. */
+  #sessionForBook(): Session {
+    const [latest] = [...this.#sessions].slice(-1);
+    if (latest) return latest;
+    this.#idle = this.#newSession();
+    return this.#idle;
+  }
+
+  /** Not containers: it is to outlive its election. */
+  async #createBook(session: Session, data: Buffer, signal: AbortSignal): Promise<void> {
+    const make = (path: string, text: Buffer) =>
+      session.call(signal, (client, done: Done<[string]>) => client.a_create(path, text, 0, done));
+    await make(this.#book, data).catch(async (error) => {
+      if (!isAnswer(error, CODES.noNode)) throw error;
+      const parts = this.#book.split('/').slice(1, -1);
+      for (const depth of parts.keys()) {
+        await make(`/${parts.slice(0, depth + 1).join('/')}`, Buffer.alloc(0)).catch((problem) => {
+          if (!isAnswer(problem, CODES.nodeExists) && !isAnswer(problem, CODES.noAuth)) throw problem;
+        });
+      }
+      await make(this.#book, data);
+    });
+    if (this.#spec.auth)
+      await session.call(signal, (client, done: Done<[]>) => client.a_set_acl(this.#book, -1, this.#acl, done));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#idle?.end(within(this.#candidate.requestMs));
     for (const session of this.#sessions) session.cut();
+  }
+
+  #takeSession(): Session {
+    const session = this.#idle ?? this.#newSession();
+    this.#idle = undefined;
+    return session;
   }
 
   #newSession(): Session {
@@ -292,12 +376,12 @@ export class ZooKeeperBackend implements Backend {
     }
   }
 
-  #read(error: unknown): unknown {
+  #read(error: unknown, path = this.#parent): unknown {
     if (isAnswer(error, CODES.noAuth)) {
       const { auth } = this.#spec;
       const who = auth ? `user ${auth.username} (or its password is wrong)` : 'nobody without --user';
       return new Refused(
-        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create and delete on ${this.#parent}`,
+        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create${path === this.#book ? ' and write' : ' and delete'} on ${path}`,
       );
     }
     if (isAnswer(error, CODES.noChildrenForEphemerals))
