@@ -40,6 +40,9 @@ export interface Backend extends AsyncDisposable {
   /** Gives back what is ours, by compare-and-delete. As leader: only once the child's tree is shown to be dead. */
   release(place: Place, signal: AbortSignal): Promise<void>;
 
+  /** Who leads and who waits, other programs included, by one linearizable look. Enters nothing. */
+  observe(signal: AbortSignal): Promise<Observation>;
+
   /** The election's book: a text that outlives its leaders. One linearizable read; undefined: nobody has written yet. */
   readBook(signal: AbortSignal): Promise<Book | undefined>;
 
@@ -49,6 +52,16 @@ export interface Backend extends AsyncDisposable {
    * then throws `Changed`.
    */
   writeBook(place: Place, text: string, before: Book | undefined, signal: AbortSignal): Promise<void>;
+}
+
+/** What the store does not tell is undefined. Identities are other programs' texts: not to be trusted on a terminal. */
+export interface Observation {
+  /** Undefined: nobody leads. */
+  leader:
+    | { id: string | undefined; token: string | undefined; since: string | undefined; leftMs: number | undefined }
+    | undefined;
+  /** Those who stand by, in their order. */
+  waiting: (string | undefined)[] | undefined;
 }
 
 export interface Book {

@@ -5,6 +5,7 @@ import {
   Changed,
   Gone,
   type Leading,
+  type Observation,
   type Place,
   Refused,
   Unusable,
@@ -37,6 +38,7 @@ interface KeyValue {
   value: Buffer;
   create_revision: string;
   mod_revision: string;
+  lease: string;
 }
 
 /** A pause before a broken watch is opened again, so that a dead member is not asked in a loop. */
@@ -162,6 +164,21 @@ export class EtcdBackend implements Backend {
       });
   }
 
+  /** The token is known to the leader alone: it is not in the store. */
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range(this.#line));
+    const [first, ...waiting] = kvs as unknown as KeyValue[];
+    if (!first) return { leader: undefined, waiting: [] };
+    const { TTL } = await this.#members.call(signal, ({ leaseClient }) =>
+      leaseClient.leaseTimeToLive({ ID: first.lease, keys: false }),
+    );
+    const leftMs = Number(TTL) < 0 ? 0 : Number(TTL) * 1000;
+    return {
+      leader: { id: first.value.toString(), token: undefined, since: undefined, leftMs },
+      waiting: waiting.map(({ value }) => value.toString()),
+    };
+  }
+
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
     const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#book) }));
     const [found] = kvs as unknown as KeyValue[];
@@ -204,17 +221,21 @@ export class EtcdBackend implements Backend {
 
   /** Our own key; who leads; all who stand in the line, in their order; and the lines in which our name would be a key. */
   #look(key: string) {
-    const line = {
+    return [
+      { request_range: { key: bytes(key) } },
+      { request_range: { ...this.#line, limit: 1 } },
+      { request_range: { ...this.#line, keys_only: true } },
+    ];
+  }
+
+  /** All who stand in the line, in its order. */
+  get #line() {
+    return {
       key: bytes(this.#prefix),
       range_end: prefixEnd(this.#prefix),
       sort_target: 'Create',
       sort_order: 'Ascend',
     } as const;
-    return [
-      { request_range: { key: bytes(key) } },
-      { request_range: { ...line, limit: 1 } },
-      { request_range: { ...line, keys_only: true } },
-    ];
   }
 
   /** An election inside ours (`a/b` in `a`) stands in our line, and nobody would ever lead. */

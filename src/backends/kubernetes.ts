@@ -1,4 +1,14 @@
-import { type Backend, type Book, Changed, Gone, type Leading, type Place, Refused, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Place,
+  Refused,
+  type Observation as Seen,
+  type Waiting,
+} from '../backend.ts';
 import { now, pause, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
@@ -154,6 +164,17 @@ export class KubernetesBackend implements Backend {
       if (await this.#api.replace(released(lease), signal).catch(nothingIfConflict)) break;
     }
     place.handle = undefined;
+  }
+
+  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is known to the leader alone. */
+  async observe(signal: AbortSignal): Promise<Seen> {
+    const lease = await this.#api.read(signal);
+    const id = holderOf(lease);
+    if (id === '') return { leader: undefined, waiting: undefined };
+    const { acquireTime, renewTime } = lease!.spec!;
+    const runsOutAt = Date.parse(renewTime ?? '') + durationMsOf(lease!);
+    const leftMs = Number.isNaN(runsOutAt) ? undefined : Math.max(0, runsOutAt - Date.now());
+    return { leader: { id, token: undefined, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {

@@ -1,8 +1,18 @@
-import { type Backend, type Book, Changed, Gone, type Leading, type Place, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Observation,
+  type Place,
+  type Waiting,
+} from '../backend.ts';
 import { pause } from '../clock.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
+import observeScript from './redis/observe.lua';
 import releaseScript from './redis/release.lua';
 import renewScript from './redis/renew.lua';
 import type { RedisSpec } from './redis/spec.ts';
@@ -150,6 +160,21 @@ export class RedisBackend implements Backend {
     if (place.isInDoubt) await this.#giveBack(signal);
     place.handle = undefined;
     place.token = undefined;
+  }
+
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const keys = [this.#lock, this.#token];
+    const [id, leftMs, token] = await this.#eval<[string | null, number, string | null]>(
+      signal,
+      observeScript,
+      keys,
+      [],
+    );
+    const leader =
+      id === null
+        ? undefined
+        : { id, token: token ?? undefined, since: undefined, leftMs: leftMs < 0 ? undefined : leftMs };
+    return { leader, waiting: undefined };
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {

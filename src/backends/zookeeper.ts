@@ -5,6 +5,7 @@ import {
   Changed,
   Gone,
   type Leading,
+  type Observation,
   type Place,
   Refused,
   Unusable,
@@ -42,6 +43,8 @@ interface ZooKeeperPlace extends Place {
 
 /** A pause before a broken watch is set again, so that a dead server is not asked in a loop. */
 const REOPEN_MS = 250;
+/** Whose names are asked for, one request each. */
+const MOST_SHOWN = 100;
 
 /**
  * The line of Curator's LeaderLatch, of its locks, or of Kazoo's: one ephemeral sequential znode per candidate below the election's; the lowest
@@ -162,6 +165,30 @@ export class ZooKeeperBackend implements Backend {
     }
     place.handle = undefined;
     place.path = undefined;
+  }
+
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const session = this.#sessionForBook();
+    await session.call(signal, (client, done: Done<[string]>) => client.a_sync(this.#parent, done));
+    const seats = await this.#line(session, signal);
+    const ids = await Promise.all(seats.slice(0, MOST_SHOWN).map((name) => this.#whoIs(session, name, signal)));
+    if (seats.length === 0) return { leader: undefined, waiting: [] };
+    const path = this.#pathOf(seats[0]!);
+    const stat = await session
+      .call(signal, (client, done: Done<[{ czxid: number }]>) => client.a_exists(path, false, done as never))
+      .then(
+        ([found]) => found,
+        (error) => {
+          if (isAnswer(error, CODES.noNode)) return undefined;
+          throw this.#read(error);
+        },
+      );
+    const token = stat && String(stat.czxid);
+    const [id] = ids;
+    return {
+      leader: { id, token, since: undefined, leftMs: undefined },
+      waiting: seats.slice(1).map((_, index) => ids[index + 1]),
+    };
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
