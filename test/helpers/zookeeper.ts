@@ -139,6 +139,16 @@ export class ZooKeeper {
     await until(async () => (await this.children(`/${name}`)).length === count, `${count} in the line of ${name}`);
   }
 
+  /** Until so many sessions with the first member watch this znode. */
+  async watched(path: string, count: number): Promise<void> {
+    const watchers = async () => {
+      // A line for each path, and below it one for each session, with a tab.
+      const [, ofPath = ''] = `\n${await tell(this.endpoints[0]!, 'wchp')}`.split(`\n${path}\n`);
+      return /^(\t.*\n)*/.exec(ofPath)![0].split('\n').length - 1;
+    };
+    await until(async () => (await watchers()) === count, `${count} watching ${path}`);
+  }
+
   async #setUpUser(): Promise<void> {
     await this.create('/jobs');
     const acl = [{ perms: 31, scheme: 'auth', auth: '' }];
@@ -162,7 +172,11 @@ export class ZooKeeper {
 }
 
 /** `leader`, `follower` or `standalone`; undefined: it does not serve. */
-function modeOf(endpoint: string): Promise<string | undefined> {
+const modeOf = async (endpoint: string): Promise<string | undefined> =>
+  /^Mode: (\w+)/m.exec(await tell(endpoint, 'srvr'))?.[1];
+
+/** What a server answers to one of ZooKeeper's words of four letters; nothing, if it does not answer. */
+function tell(endpoint: string, word: string): Promise<string> {
   return new Promise((resolve) => {
     const [host, port] = endpoint.split(':');
     const socket = connect({ host: host!, port: Number(port), timeout: 1000 });
@@ -170,9 +184,9 @@ function modeOf(endpoint: string): Promise<string | undefined> {
     socket.on('data', (chunk) => {
       text += chunk;
     });
-    socket.on('connect', () => socket.write('srvr'));
+    socket.on('connect', () => socket.write(word));
     socket.on('timeout', () => socket.destroy());
     socket.on('error', () => {});
-    socket.on('close', () => resolve(/^Mode: (\w+)/m.exec(text)?.[1]));
+    socket.on('close', () => resolve(text));
   });
 }
