@@ -17,10 +17,10 @@ export function seatPrefix(flavor: Flavor, uuid: string): string {
   return flavor === 'kazoo' ? uuid.replaceAll('-', '') + WORDS.kazoo : `_c_${uuid}${WORDS[flavor]}`;
 }
 
-/** `%010d` of a signed number: with a minus sign it has eleven characters. */
+/** `%010d` of a signed number: ten characters with its minus sign, and eleven where they do not suffice. */
 const numberAfter = (word: string, name: string): number | undefined => {
   const digits = name.slice(name.lastIndexOf(word) + word.length);
-  return name.includes(word) && /^-?\d{10}$/.test(digits) ? Number(digits) : undefined;
+  return name.includes(word) && /^(\d{10}|-\d{9,10})$/.test(digits) ? Number(digits) : undefined;
 };
 
 /**
