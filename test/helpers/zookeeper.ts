@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Auth } from '../../src/backends/connection.ts';
-import { type Client, CODES, type Done, isAnswer } from '../../src/backends/zookeeper/library.ts';
+import { type Client, CODES, type Done, isAnswer, type Stat } from '../../src/backends/zookeeper/library.ts';
 import { Session } from '../../src/backends/zookeeper/session.ts';
 import { newFolder } from './folders.ts';
 import { freePort, until } from './procs.ts';
@@ -16,6 +16,7 @@ export interface ZooKeeperOptions {
 
 const JAVA = [
   ...['java', '-Xmx128m', '-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC', '-Dzookeeper.admin.enableServer=false'],
+  '-Dznode.container.checkIntervalMs=500', // a container that is empty goes soon
   ...['-cp', '/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-nop.jar'],
   'org.apache.zookeeper.server.quorum.QuorumPeerMain',
 ];
@@ -45,7 +46,7 @@ export class ZooKeeper {
     );
     const quorum = ids.map((id, index) => `server.${id}=127.0.0.1:${ports[index]![1]}:${ports[index]![2]}`);
     for (const [index, id] of ids.entries()) {
-      const data = join(folder, `z${id}`);
+      const data = store.dataOf(index);
       mkdirSync(data);
       writeFileSync(join(data, 'myid'), String(id));
       const config = join(folder, `z${id}.cfg`);
@@ -78,6 +79,11 @@ export class ZooKeeper {
   /** The same, with this endpoint in the place of the only one. */
   urlThrough(endpoint: string): string {
     return `zookeeper://${endpoint}`;
+  }
+
+  /** The folder in which this member keeps its snapshots and log. */
+  dataOf(member: number): string {
+    return join(this.folder, `z${member + 1}`);
   }
 
   /** Every member that runs serves. */
@@ -147,6 +153,30 @@ export class ZooKeeper {
       return /^(\t.*\n)*/.exec(ofPath)![0].split('\n').length - 1;
     };
     await until(async () => (await watchers()) === count, `${count} watching ${path}`);
+  }
+
+  /** The session that this znode lives with, and the transaction that created it. */
+  async stat(path: string): Promise<Stat> {
+    const [stat] = await this.call<[Stat]>((client, done) => client.a_exists(path, false, done));
+    return stat;
+  }
+
+  /** Packets that the first member has got from this session, on its connection of now. */
+  async packetsFrom(session: string): Promise<number> {
+    const line = new RegExp(`recved=(\\d+),.*sid=0x0*${session},`).exec(await tell(this.endpoints[0]!, 'cons'));
+    return Number(line![1]);
+  }
+
+  /** Until this znode is not there (any more). */
+  async vanished(path: string): Promise<void> {
+    const isThere = () => this.stat(path).catch((error) => !isAnswer(error, CODES.noNode));
+    await until(async () => (await isThere()) === false, `no ${path}`);
+  }
+
+  /** As an operator's `deleteall`. */
+  async deleteAll(path: string): Promise<void> {
+    for (const name of await this.children(path)) await this.delete(`${path}/${name}`);
+    await this.delete(path);
   }
 
   async #setUpUser(): Promise<void> {
