@@ -78,10 +78,10 @@ for (const { flavor, program, need, command, recipes } of NATIVES) {
       const name = newElection();
       const leader = electRun(oracle, name);
       await oracle.started(1);
-      const [seat] = await zookeeper.children(`/${name}`);
-      await zookeeper.watched(`/${name}/${seat}`, 1); // by elect-run itself
+      const [seat] = await zookeeper.line(name);
+      await zookeeper.watched(seat!, 1); // by elect-run itself
       native(recipe, oracle, name);
-      await zookeeper.watched(`/${name}/${seat}`, 2);
+      await zookeeper.watched(seat!, 2);
       await renewals(leader, 3);
       oracle.verify(1);
       leader.kill('SIGTERM');

@@ -48,17 +48,15 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     const oracle = new Oracle();
     const entry = entryFor(oracle);
     const [leader] = await standInLine(oracle, entry);
-    const before = await zookeeper.children(`/${entry.name}`);
     const { candidate, link } = await entersUnanswered(entry, 1);
-    const after = await zookeeper.children(`/${entry.name}`);
+    const line = await zookeeper.line(entry.name);
+    const { czxid } = await zookeeper.stat(line[1]!);
     link.reset();
     link.heal();
     expect(await candidate.event('standby')).toMatchObject({ position: 2 });
-    expect((await zookeeper.children(`/${entry.name}`)).sort()).toEqual(after.sort());
+    expect(await zookeeper.line(entry.name)).toEqual(line);
     leader!.kill('SIGTERM');
-    const [own] = after.filter((name) => !before.includes(name));
-    const { token } = await oracle.started(2);
-    expect(token).toBe(BigInt((await zookeeper.stat(`/${entry.name}/${own}`)).czxid));
+    expect((await oracle.started(2)).token).toBe(BigInt(czxid));
     candidate.kill('SIGTERM');
     await candidate.ended;
     await zookeeper.inLine(entry.name, 0);
@@ -117,12 +115,11 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     const oracle = new Oracle();
     const entry = entryFor(oracle);
     const [leader, standby] = await standInLine(oracle, entry, entry);
-    const seats = await zookeeper.children(`/${entry.name}`);
-    const last = seats.sort((a, b) => (a.slice(-10) < b.slice(-10) ? -1 : 1)).at(-1);
-    await zookeeper.delete(`/${entry.name}/${last}`);
+    const [, seat] = await zookeeper.line(entry.name);
+    await zookeeper.delete(seat!);
     await until(async () => {
-      const now = await zookeeper.children(`/${entry.name}`);
-      return now.length === 2 && !now.includes(last!);
+      const [, other] = await zookeeper.line(entry.name);
+      return other !== undefined && other !== seat;
     }, 'another znode');
     await runsUntouched(leader!, oracle);
     leader!.kill('SIGTERM');
@@ -156,11 +153,9 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     const oracle = new Oracle();
     const entry = entryFor(oracle, LONG);
     const line = await standInLine(oracle, entry, entry, entry, entry, entry);
-    const seats = (await zookeeper.children(`/${entry.name}`)).sort((a, b) => (a.slice(-10) < b.slice(-10) ? -1 : 1));
-    const sessions = await Promise.all(
-      seats.map(async (seat) => (await zookeeper.stat(`/${entry.name}/${seat}`)).ephemeralOwner),
-    );
-    for (const seat of seats.slice(0, -1)) await zookeeper.watched(`/${entry.name}/${seat}`, 2);
+    const seats = await zookeeper.line(entry.name);
+    const sessions = await Promise.all(seats.map(async (seat) => (await zookeeper.stat(seat)).ephemeralOwner));
+    for (const seat of seats.slice(0, -1)) await zookeeper.watched(seat, 2); // by its own candidate and by the next
     const packets = () => Promise.all(sessions.slice(2).map((session) => zookeeper.packetsFrom(session)));
     const before = await packets();
     line[0]!.kill('SIGTERM');
@@ -213,8 +208,8 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: a session that goes on with ano
     const entry = { backend, name: newElection(), job: oracle.job(), flags };
     const [leader, next] = await standInLine(oracle, entry, { ...entry, backend: zookeeper.url });
     const line = async () => {
-      const seats = (await zookeeper.children(`/${entry.name}`)).sort();
-      return Promise.all(seats.map(async (seat) => ({ seat, ...(await zookeeper.stat(`/${entry.name}/${seat}`)) })));
+      const seats = await zookeeper.line(entry.name);
+      return Promise.all(seats.map(async (seat) => [seat, (await zookeeper.stat(seat)).ephemeralOwner]));
     };
     const before = await line();
     link.hold();
@@ -222,8 +217,7 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: a session that goes on with ano
     await renewals(leader!, 2);
     link.heal(); // what was on its way arrives late
     await runsUntouched(leader!, oracle);
-    const identities = (seats: typeof before) => seats.map(({ seat, ephemeralOwner }) => [seat, ephemeralOwner]);
-    expect(identities(await line())).toEqual(identities(before));
+    expect(await line()).toEqual(before);
     leader!.kill('SIGTERM');
     await next!.event('started');
     await oracle.started(2);

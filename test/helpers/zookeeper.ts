@@ -124,6 +124,13 @@ export class ZooKeeper {
     }
   }
 
+  /** The paths of an election's znodes, in their order. */
+  async line(name: string): Promise<string[]> {
+    const number = (child: string) => child.slice(-10);
+    const inOrder = (await this.children(`/${name}`)).sort((a, b) => (number(a) < number(b) ? -1 : 1));
+    return inOrder.map((child) => `/${name}/${child}`);
+  }
+
   async delete(path: string): Promise<void> {
     await this.call<[]>((client, done) => client.a_delete_(path, -1, done));
   }
