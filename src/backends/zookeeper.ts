@@ -27,7 +27,7 @@ import {
   loadLibrary,
   READ,
 } from './zookeeper/library.ts';
-import { isSeat, lineOf, seatPrefix } from './zookeeper/line.ts';
+import { isCertain, isSeat, lineOf, type Seat, seatPrefix } from './zookeeper/line.ts';
 import { Session } from './zookeeper/session.ts';
 import { BOOKS, type ZooKeeperSpec } from './zookeeper/spec.ts';
 
@@ -93,14 +93,19 @@ export class ZooKeeperBackend implements Backend {
     }
     this.#mustLastAsAsked(place.ttlMs!);
     const seats = await this.#line(session, signal);
-    const position = seats.findIndex((name) => this.#pathOf(name) === place.path);
+    const position = seats.findIndex(({ name }) => this.#pathOf(name) === place.path);
     if (position === -1) throw this.#gone(place);
+    if (!isCertain(seats[position]!)) {
+      throw new Unusable(
+        `--name ${this.#candidate.election}: the znode ${printable(this.#parent)} cannot number any more candidates; remove it while nobody stands in its line`,
+      );
+    }
     place.leads = position === 0;
     if (place.leads) return { leads: true };
-    place.ahead = this.#pathOf(seats[position - 1]!);
+    place.ahead = this.#pathOf(seats[position - 1]!.name);
     return {
       leads: false,
-      leader: await this.#whoIs(session, seats[0]!, signal),
+      leader: await this.#whoIs(session, seats[0]!.name, signal),
       since: undefined,
       position: position + 1,
     };
@@ -128,7 +133,8 @@ export class ZooKeeperBackend implements Backend {
         client.a_exists(place.path!, false, done),
       ),
     ]);
-    if (this.#pathOf(seats[0] ?? '') !== place.path || stat.ephemeralOwner !== session.id) throw this.#gone(place);
+    if (this.#pathOf(seats[0]?.name ?? '') !== place.path || stat.ephemeralOwner !== session.id)
+      throw this.#gone(place);
     if (!Number.isSafeInteger(stat.czxid))
       throw new Unusable(
         `zookeeper: the transaction number ${stat.czxid} is beyond 2^53, and no token can be made of it`,
@@ -154,13 +160,17 @@ export class ZooKeeperBackend implements Backend {
     if (!place.handle) return;
     const session = place.session ?? this.#newSession();
     try {
-      const path = place.path ?? (await this.#find(place.handle.seat, session, signal));
-      if (path) await session.call(signal, (client, done: Done<[]>) => client.a_delete_(path, -1, done));
+      if (place.session && !place.path) {
+        await session.end(signal); // what an unanswered create has made goes with it
+      } else {
+        const path = place.path ?? (await this.#find(place.handle.seat, session, signal));
+        if (path) await session.call(signal, (client, done: Done<[]>) => client.a_delete_(path, -1, done));
+      }
     } catch (error) {
       // Gone with its session, or deleted.
       if (!(error instanceof Gone) && !isAnswer(error, CODES.noNode)) throw this.#read(error);
     } finally {
-      await session.end(signal);
+      await session.end(signal).catch(() => {}); // it holds nothing more, or runs out
       this.#sessions.delete(session);
     }
     place.handle = undefined;
@@ -306,7 +316,7 @@ export class ZooKeeperBackend implements Backend {
     );
   }
 
-  async #line(session: Session, signal: AbortSignal): Promise<string[]> {
+  async #line(session: Session, signal: AbortSignal): Promise<Seat[]> {
     const { seats, strangers } = lineOf(this.#spec.flavor, await this.#children(session, this.#parent, signal));
     if (strangers.length > 0) {
       throw new Unusable(
@@ -314,7 +324,7 @@ export class ZooKeeperBackend implements Backend {
           `--zk-flavor ${this.#spec.flavor}; choose another name or flavor`,
       );
     }
-    return seats.map(({ name }) => name);
+    return seats;
   }
 
   async #children(session: Session, path: string, signal: AbortSignal): Promise<string[]> {
