@@ -39,6 +39,35 @@ export interface Backend extends AsyncDisposable {
 
   /** Gives back what is ours, by compare-and-delete. As leader: only once the child's tree is shown to be dead. */
   release(place: Place, signal: AbortSignal): Promise<void>;
+
+  /** Who leads and who waits, other programs included, by one linearizable look. Enters nothing. */
+  observe(signal: AbortSignal): Promise<Observation>;
+
+  /** The election's book: a text that outlives its leaders. One linearizable read; undefined: nobody has written yet. */
+  readBook(signal: AbortSignal): Promise<Book | undefined>;
+
+  /**
+   * Writes the book in the place of `before`. Throws `Gone` when this place does not lead, and `Changed` when the book is not `before` any more, by whomever.
+   * A leader that was deposed without knowing cannot get in between: what it still writes comes before the next leader's first write, which
+   * then throws `Changed`.
+   */
+  writeBook(place: Place, text: string, before: Book | undefined, signal: AbortSignal): Promise<void>;
+}
+
+/** What the store does not tell is undefined. Identities are other programs' texts: not to be trusted on a terminal. */
+export interface Observation {
+  /** Undefined: nobody leads. */
+  leader:
+    | { id: string | undefined; token: string | undefined; since: string | undefined; leftMs: number | undefined }
+    | undefined;
+  /** Those who stand by, in their order. */
+  waiting: (string | undefined)[] | undefined;
+}
+
+export interface Book {
+  text: string;
+  /** Names this very version of it to the store. */
+  edition: string;
 }
 
 /** What this candidate has in the store. The elector keeps it and hands it back; only the backend writes to it. */
@@ -68,6 +97,11 @@ export interface Waiting {
 /** The store's own word that our place or our leadership is gone: revoked, deleted, expired, taken over. */
 export class Gone extends Error {
   override name = 'Gone';
+}
+
+/** Somebody has written the book since it was read, or we have, and the answer was lost: read it again. */
+export class Changed extends Error {
+  override name = 'Changed';
 }
 
 /** The store refused us and will do so again: wrong password, certificate, missing right. Exit 77. */

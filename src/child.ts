@@ -80,8 +80,11 @@ export function hasTerminal(): boolean {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0';
 }
 
-/** Not for the child: they belong to whoever talks to the service manager, and secrets of ours. */
-const WITHHELD = ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
+/** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
+const WITHHELD = [
+  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'],
+  'ELECT_RUN_SCHEDULED_AT',
+];
 
 export interface ChildFacts {
   token: bigint;
@@ -89,6 +92,8 @@ export interface ChildFacts {
   id: string;
   backendUrl: string;
   ttlMs: number;
+  /** RFC 3339; undefined: no schedule. */
+  slot: string | undefined;
 }
 
 /** Set last, so that they win over what was inherited: an elect-run inside an elect-run shows the inner ones. */
@@ -102,5 +107,6 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ELECT_RUN_ID: facts.id,
     ELECT_RUN_BACKEND: facts.backendUrl,
     ELECT_RUN_TTL_MS: String(facts.ttlMs),
+    ...(facts.slot === undefined ? {} : { ELECT_RUN_SCHEDULED_AT: facts.slot }),
   };
 }

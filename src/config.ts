@@ -5,6 +5,7 @@ import type { ConnectionOptions } from './backends/connection.ts';
 import { type BackendSpec, checkElection, readBackend } from './backends/spec.ts';
 import { parseDuration } from './durations.ts';
 import { EXIT, usage } from './outcome.ts';
+import { RERUNS, type Rerun } from './runs.ts';
 import { CONTROL, printable } from './text.ts';
 import { PROFILES, planTiming, type Timing } from './timing.ts';
 
@@ -24,11 +25,30 @@ export interface Options extends ConnectionOptions {
   wait?: string | boolean;
   onLost: string;
   stopTimeout?: string;
+  oncePer?: string;
+  schedule?: string;
+  timezone?: string;
+  skew?: string;
+  catchUp?: string;
+  rerun?: string;
+  hold?: string;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
   verbose: number;
   logFormat: string;
+}
+
+/** --once-per or --schedule, with the options that go with it. */
+export interface Timetable {
+  option: '--once-per' | '--schedule';
+  text: string;
+  timezone: string | undefined;
+  /** A start that close before a slot counts for it; undefined: 5 s, or less where slots are that close. */
+  skewMs: number | undefined;
+  /** Undefined: only the latest slot is caught up. */
+  catchUpMs: number | undefined;
+  rerun: Rerun;
 }
 
 export interface Config {
@@ -44,6 +64,9 @@ export interface Config {
   once: boolean;
   rejoin: boolean;
   stopTimeoutMs: number | undefined;
+  timetable: Timetable | undefined;
+  /** How long the leadership is kept after a start at the least. */
+  holdMs: number;
   exitCodes: { standby: number; lost: number };
 }
 
@@ -62,10 +85,34 @@ export function readConfig(options: Options, command: string, args: string[], en
     ...wait,
     rejoin: oneOf('--on-lost', options.onLost, ['exit', 'rejoin']) === 'rejoin',
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
+    timetable: readTimetable(options),
+    holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
     exitCodes: {
       standby: exitCode('--exit-code-standby', options.exitCodeStandby, EXIT.standby),
       lost: exitCode('--exit-code-lost', options.exitCodeLost, EXIT.lost),
     },
+  };
+}
+
+function readTimetable(options: Options): Timetable | undefined {
+  const { oncePer, schedule, timezone, skew, catchUp, rerun } = options;
+  if (oncePer !== undefined && schedule !== undefined) throw usage('--once-per and --schedule exclude each other');
+  const only = (option: string, value: string | undefined, needed: string, isThere: boolean) => {
+    if (value !== undefined && !isThere) throw usage(`${option} has no meaning without ${needed}`);
+  };
+  const hasSlots = (oncePer ?? schedule) !== undefined;
+  only('--timezone', timezone, '--once-per or --schedule', hasSlots);
+  only('--rerun', rerun, '--once-per or --schedule', hasSlots);
+  only('--skew', skew, '--once-per', oncePer !== undefined);
+  only('--catch-up', catchUp, '--schedule', schedule !== undefined);
+  if (!hasSlots) return undefined;
+  return {
+    option: schedule === undefined ? '--once-per' : '--schedule',
+    text: (schedule ?? oncePer)!,
+    timezone,
+    skewMs: skew === undefined ? undefined : duration('--skew', skew),
+    catchUpMs: catchUp === undefined ? undefined : duration('--catch-up', catchUp),
+    rerun: oneOf('--rerun', rerun ?? 'crash', RERUNS),
   };
 }
 

@@ -2,6 +2,8 @@ const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as co
 const LONGEST_MS = 3650 * UNIT_MS.d;
 const DURATION = /^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+$/;
 
+export const isDuration = (text: string): boolean => DURATION.test(text);
+
 /** `500ms`, `15s`, `2m`, `1h30m` → milliseconds. Throws an Error whose message says what would be right. */
 export function parseDuration(text: string): number {
   if (/^\d+(\.\d+)?$/.test(text) && text !== '0') {

@@ -1,3 +1,5 @@
+import type { Run } from './runs.ts';
+
 /**
  * Everything that elect-run has to say, as one union. `report()` is the only way out: a reporter (src/report/)
  * turns an event into a line, a spinner or a number. Each transition of the state machine is exactly one event.
@@ -7,7 +9,9 @@ export type Event =
   | { type: 'unreachable'; reason: string; retryInMs: number }
   | { type: 'standby'; leader: string | undefined; since: string | undefined; position: number | undefined }
   | { type: 'elected'; election: string; token: string; id: string; ttlMs: number }
-  | { type: 'started'; pid: number; command: string; token: string }
+  | { type: 'scheduled'; slot: string }
+  | { type: 'slot-settled'; slot: string; run: Run }
+  | { type: 'started'; pid: number; command: string; token: string; slot: string | undefined }
   | { type: 'renewed'; token: string; tookMs: number; validForMs: number }
   | { type: 'suspended'; token: string; reason: string; stopInMs: number }
   | { type: 'resumed'; token: string }
@@ -15,6 +19,8 @@ export type Event =
   | { type: 'deposed'; token: string; reason: string }
   | { type: 'signalled'; signal: string; forwarded: boolean }
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
+  | { type: 'unrecorded'; slot: string; reason: string }
+  | { type: 'holding'; forMs: number }
   | { type: 'adopted'; pids: number[] }
   | { type: 'leftovers'; pids: number[] }
   | { type: 'guard-replaced'; reason: string }
@@ -39,14 +45,18 @@ export function levelOf(event: Event): Level {
     case 'leftovers':
     case 'guard-replaced':
     case 'left-to-expire':
+    case 'unrecorded':
     case 'warning':
       return 'warn';
     case 'campaigning':
     case 'standby':
     case 'elected':
+    case 'scheduled':
+    case 'slot-settled':
     case 'started':
     case 'resumed':
     case 'ended':
+    case 'holding':
     case 'resigned':
       return 'info';
     case 'renewed':

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine } from './cli.ts';
 import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
@@ -32,7 +33,11 @@ async function main(): Promise<number> {
       ttlMs: config.timing.ttlMs,
       requestMs: config.timing.requestMs,
     };
-    return await run(config, await openBackend(config.backend, candidate), candidate, report, signals);
+    const agenda = config.timetable
+      ? (await import('./timetable.ts')).readAgenda(config.timetable)
+      : () => new OneRun();
+    const backend = await openBackend(config.backend, candidate);
+    return await run(config, backend, candidate, agenda(backend, candidate.requestMs, report), report, signals);
   } catch (error) {
     const { message, stack } = error as Error;
     if (message)

@@ -1,4 +1,5 @@
 import { Adoption } from './adoption.ts';
+import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
@@ -18,24 +19,26 @@ import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree
 import { Witness } from './witness.ts';
 
 /**
- * The story: campaign → confirm → run the child → its end or the end of leadership → the tree is dead → give the lease back.
- * Resolves with the exit status.
+ * The story: campaign → confirm → run the child → its end or the end of leadership → the tree is dead → give the lease back. With a schedule, as many
+ * runs as the agenda has while we lead. Resolves with the exit status.
  */
 export async function run(
   config: Config,
   backend: Backend,
   candidate: Candidate,
+  agenda: Agenda,
   report: Report,
   signals: Signals,
 ): Promise<number> {
-  const term = new Term(config, backend, candidate, report, signals);
+  const term = new Term(config, backend, candidate, agenda, report, signals);
   report({ type: 'campaigning', election: config.election, backend: backend.url, id: config.id });
   try {
+    if (await term.isSettled()) return 0;
     for (;;) {
       const elected = await term.stand();
       const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
-      if (!config.rejoin || !outcome.isDead) return config.exitCodes.lost;
+      if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead)) return config.exitCodes.lost;
     }
   } finally {
     await term.end();
@@ -47,7 +50,10 @@ interface Elected {
   token: bigint;
 }
 
-type Outcome = { type: 'ended'; status: number } | { type: 'lost'; isDead: boolean };
+type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'lost'; isDead: boolean };
+
+/** `lost-idle`: between two runs, so there was nothing to stop. */
+type Outcome = Performed | { type: 'lost-idle' };
 
 /** Why the child has to be stopped: the store says no, or we do not know and time is up. */
 type Loss = { certain: true; reason: string } | { certain: false; reason: string };
@@ -56,11 +62,14 @@ type Loss = { certain: true; reason: string } | { certain: false; reason: string
 const DEATH_MS = 5000;
 const POLL_MS = 20;
 const RETRY_MS = 100;
+/** A job may handle them; nobody sends them to a schedule that shall go on. */
+const LEAVING = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
 
 class Term {
   readonly #config: Config;
   readonly #backend: Backend;
   readonly #candidate: Candidate;
+  readonly #agenda: Agenda;
   readonly #report: Report;
   readonly #signals: Signals;
   readonly #guard: Guard;
@@ -73,13 +82,25 @@ class Term {
   /** Empty before we lead. */
   #token = '';
   #isSuspended = false;
+  /** A run of ours was, and none has ended by itself since. */
+  #wasCutOff = false;
+  /** We were asked to end: no more runs. */
+  #isLeaving = false;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
 
-  constructor(config: Config, backend: Backend, candidate: Candidate, report: Report, signals: Signals) {
+  constructor(
+    config: Config,
+    backend: Backend,
+    candidate: Candidate,
+    agenda: Agenda,
+    report: Report,
+    signals: Signals,
+  ) {
     this.#config = config;
     this.#backend = backend;
     this.#candidate = candidate;
+    this.#agenda = agenda;
     this.#report = report;
     this.#signals = signals;
     const atTerminal = hasTerminal();
@@ -98,8 +119,41 @@ class Term {
     this.#tellFacts();
   }
 
-  /** Campaigns until the store confirms that we lead. Until then a signal ends it all. */
+  /** Is there nothing to do, whoever leads? What the store does not answer now the campaign will ask again. */
+  async isSettled(): Promise<boolean> {
+    return this.#interruptible(async (signal) => {
+      try {
+        return await this.#agenda.isSettled(signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof Refused || error instanceof Unusable) throw this.#campaignFailure(error);
+        return false;
+      }
+    });
+  }
+
+  /** Campaigns until the store confirms that we lead. */
   async stand(): Promise<Elected> {
+    try {
+      return await this.#interruptible(async (signal) => {
+        for (;;) {
+          const leadership = await this.#campaign(signal);
+          this.#renewal = leadership.renewal;
+          const token = await this.#confirm(leadership, signal).catch(async (error) => {
+            await this.#resign(leadership);
+            throw error;
+          });
+          if (token !== undefined) return { leadership, token };
+          await this.#resign(leadership);
+        }
+      });
+    } catch (error) {
+      throw this.#campaignFailure(error);
+    }
+  }
+
+  /** While there is no child a signal ends it all: aborts with a Failure. */
+  async #interruptible<T>(act: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const interrupted = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) {
@@ -110,18 +164,7 @@ class Term {
       }
     });
     try {
-      for (;;) {
-        const leadership = await this.#campaign(interrupted.signal);
-        this.#renewal = leadership.renewal;
-        const token = await this.#confirm(leadership, interrupted.signal).catch(async (error) => {
-          await this.#resign(leadership);
-          throw error;
-        });
-        if (token !== undefined) return { leadership, token };
-        await this.#resign(leadership);
-      }
-    } catch (error) {
-      throw this.#campaignFailure(error);
+      return await act(interrupted.signal);
     } finally {
       stopListening();
     }
@@ -195,20 +238,94 @@ class Term {
     }
   }
 
-  /** From the child's start to having given the lease back. */
-  async lead({ leadership, token }: Elected): Promise<Outcome> {
-    const { place, renewal } = leadership;
+  /** All runs that are due while we lead, then the lease is given back. */
+  async lead(elected: Elected): Promise<Outcome> {
+    const { leadership, token } = elected;
     this.#token = String(token);
-    const { election, id, timing } = this.#config;
-    this.#report({ type: 'elected', election, token: this.#token, id, ttlMs: place.ttlMs ?? timing.ttlMs });
-    const child = await this.#start(token, leadership);
+    const { election, id, timing, holdMs, exitCodes } = this.#config;
+    this.#report({
+      type: 'elected',
+      election,
+      token: this.#token,
+      id,
+      ttlMs: leadership.place.ttlMs ?? timing.ttlMs,
+    });
+    let status = this.#wasCutOff ? exitCodes.lost : 0;
+    let holdUntil = now();
+    do {
+      const next = await this.#nextRun(leadership);
+      if (next === undefined) break;
+      if ('reason' in next) {
+        this.#report({ type: 'deposed', token: this.#token, reason: next.reason });
+        await this.#giveBack(leadership, true, next.certain);
+        return { type: 'lost-idle' };
+      }
+      holdUntil = now() + holdMs;
+      const outcome = await this.#perform(next, elected);
+      if (outcome.type === 'lost') {
+        this.#wasCutOff = true;
+        return outcome;
+      }
+      status = outcome.status;
+      if (!outcome.isDead) return outcome;
+    } while (this.#agenda.repeats && !this.#isLeaving);
+    if (!this.#isLeaving) await this.#hold(leadership, holdUntil - now());
+    await this.#giveBack(leadership, true);
+    return { type: 'ended', status, isDead: true };
+  }
+
+  /** Undefined: there is none any more. */
+  async #nextRun(leadership: Leadership): Promise<Due | Loss | undefined> {
+    const over = new AbortController();
+    try {
+      return await this.#interruptible(async (interrupted) => {
+        const signal = AbortSignal.any([interrupted, over.signal]);
+        const next = this.#agenda.next(this.#leader(leadership), signal);
+        const first = await Promise.race([next, this.#loss(leadership.renewal)]);
+        interrupted.throwIfAborted();
+        return first;
+      });
+    } catch (error) {
+      if (error instanceof Gone) return { certain: true, reason: error.message };
+      await this.#giveBack(leadership, true);
+      throw this.#campaignFailure(error);
+    } finally {
+      over.abort(new Error('no longer asked for'));
+    }
+  }
+
+  /** Until the time is over, the leadership, or somebody's patience. */
+  async #hold({ renewal }: Leadership, forMs: number): Promise<void> {
+    if (forMs <= 0) return;
+    this.#report({ type: 'holding', forMs });
+    const over = new AbortController();
+    const waiting = this.#interruptible((interrupted) =>
+      Promise.race([pause(forMs, AbortSignal.any([interrupted, over.signal])), this.#loss(renewal)]),
+    );
+    await waiting;
+    over.abort();
+  }
+
+  #leader({ place }: Leadership): Leader {
+    return { place, id: this.#config.id, token: this.#token };
+  }
+
+  /** One run: from the child's start to the death of its tree. After a loss the lease is given back. */
+  async #perform(due: Due, { leadership, token }: Elected): Promise<Performed> {
+    const { renewal } = leadership;
+    const child = await this.#start(due, token, leadership);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
     try {
       const first = await Promise.race([child.ended, this.#loss(renewal)]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first });
-        await this.#giveBack(leadership, await this.#endLeftovers(renewal));
-        return { type: 'ended', status: this.#stoppedBy ?? first.status };
+        const status = this.#stoppedBy ?? first.status;
+        const isDead = await this.#endLeftovers(renewal);
+        if (isDead) {
+          this.#forgetChild();
+          await this.#record(due, status, leadership);
+        } else await this.#giveBack(leadership, false);
+        return { type: 'ended', status, isDead };
       }
       const loss: Loss =
         'status' in first
@@ -223,7 +340,22 @@ class Term {
     }
   }
 
-  async #start(token: bigint, leadership: Leadership): Promise<Child> {
+  async #record(due: Due, status: number, leadership: Leadership): Promise<void> {
+    if (due.slot === undefined) return;
+    const over = new AbortController();
+    try {
+      const lost = this.#loss(leadership.renewal).then(({ reason }) => {
+        throw new Error(reason);
+      });
+      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), lost]);
+    } catch (error) {
+      this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
+    } finally {
+      over.abort(new Error('leadership is over'));
+    }
+  }
+
+  async #start(due: Due, token: bigint, leadership: Leadership): Promise<Child> {
     const { command, args, election, id, timing } = this.#config;
     const { place } = leadership;
     try {
@@ -238,17 +370,19 @@ class Term {
           id,
           backendUrl: this.#backend.url,
           ttlMs: place.ttlMs ?? timing.ttlMs,
+          slot: due.slot,
         }),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
-      this.#report({ type: 'started', pid: child.pid, command, token: this.#token });
+      this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
       return child;
     } catch (error) {
-      await this.#resign(leadership);
       const { code, message } = error as NodeJS.ErrnoException;
       const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
+      await this.#record(due, status, leadership);
+      await this.#resign(leadership);
       throw new Failure(status, `cannot run ${command}: ${message}`);
     }
   }
@@ -315,10 +449,15 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
-    this.#marks.root = undefined;
-    this.#guard.setJob(undefined);
+    this.#forgetChild();
     this.#guard.setDeadline(Number.POSITIVE_INFINITY);
     await this.#resign(leadership, isGone);
+  }
+
+  /** Its tree is dead. */
+  #forgetChild(): void {
+    this.#marks.root = undefined;
+    this.#guard.setJob(undefined);
   }
 
   /** `isGone`: the store has taken it already; what little may be left of it is removed without a word. */
@@ -346,6 +485,7 @@ class Term {
   async #forward(signal: string, child: Child): Promise<void> {
     const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
     this.#report({ type: 'signalled', signal, forwarded: !isCommon });
+    if (LEAVING.includes(signal)) this.#isLeaving = true;
     if (!isCommon) this.#signal(child, signalNumber(signal));
     else if (isStop(signal)) {
       // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.

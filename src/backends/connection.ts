@@ -25,6 +25,15 @@ export interface Auth {
   password: string;
 }
 
+/** What the system's codes for a failed connection mean. */
+export const NETWORK_TROUBLES: Record<string, string> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset',
+  ENOTFOUND: 'no such host',
+  EAI_AGAIN: 'no such host',
+  ETIMEDOUT: 'no answer in time',
+};
+
 /** `scheme://credentials@address`, or the scheme alone. */
 export interface BackendUrl {
   scheme: string;

@@ -1,9 +1,20 @@
 import { randomBytes } from 'node:crypto';
-import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Observation,
+  type Place,
+  Refused,
+  Unusable,
+  type Waiting,
+} from '../backend.ts';
 import { pause } from '../clock.ts';
 import { printable } from '../text.ts';
 import { EtcdMembers } from './etcd/members.ts';
-import type { EtcdSpec } from './etcd/spec.ts';
+import { BOOKS, type EtcdSpec } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
 interface EtcdPlace extends Place {
@@ -26,6 +37,8 @@ interface KeyValue {
   key: Buffer;
   value: Buffer;
   create_revision: string;
+  mod_revision: string;
+  lease: string;
 }
 
 /** A pause before a broken watch is opened again, so that a dead member is not asked in a loop. */
@@ -43,11 +56,14 @@ export class EtcdBackend implements Backend {
   readonly #candidate: Candidate;
   readonly #members: EtcdMembers;
   readonly #prefix: string;
+  readonly #book: string;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
     this.#prefix = `${candidate.election}/`;
-    this.#members = new EtcdMembers(spec, candidate.requestMs, `readwrite on the prefix ${this.#prefix}`);
+    this.#book = `${BOOKS}/${candidate.election}`;
+    const right = `readwrite on the prefix ${this.#prefix}, and on ${this.#book} where slots are recorded`;
+    this.#members = new EtcdMembers(spec, candidate.requestMs, right);
     this.url = `${spec.tls ? 'etcds' : 'etcd'}://${spec.endpoints.join(',')}`;
   }
 
@@ -148,6 +164,46 @@ export class EtcdBackend implements Backend {
       });
   }
 
+  /** The token is known to the leader alone: it is not in the store. */
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range(this.#line));
+    const [first, ...waiting] = kvs as unknown as KeyValue[];
+    if (!first) return { leader: undefined, waiting: [] };
+    const { TTL } = await this.#members.call(signal, ({ leaseClient }) =>
+      leaseClient.leaseTimeToLive({ ID: first.lease, keys: false }),
+    );
+    const leftMs = Number(TTL) < 0 ? 0 : Number(TTL) * 1000;
+    return {
+      leader: { id: first.value.toString(), token: undefined, since: undefined, leftMs },
+      waiting: waiting.map(({ value }) => value.toString()),
+    };
+  }
+
+  async readBook(signal: AbortSignal): Promise<Book | undefined> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#book) }));
+    const [found] = kvs as unknown as KeyValue[];
+    return found && { text: found.value.toString(), edition: found.mod_revision };
+  }
+
+  async writeBook(place: EtcdPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
+    const key = bytes(place.handle!.key);
+    const { succeeded, responses } = await this.#members.call(signal, ({ kv }) =>
+      kv.txn({
+        // Whoever has led keeps the lowest key until it is gone.
+        compare: [
+          { key, target: 'Create', result: 'Equal', create_revision: place.revision! },
+          { key: bytes(this.#book), target: 'Mod', result: 'Equal', mod_revision: before?.edition ?? '0' },
+        ],
+        success: [{ request_put: { key: bytes(this.#book), value: bytes(text) } }],
+        failure: [{ request_range: { key } }],
+      }),
+    );
+    if (succeeded) return;
+    const [own] = responses[0]!.response_range!.kvs;
+    if (own?.create_revision !== place.revision) throw this.#gone(place);
+    throw new Changed(`the key ${this.#book} has changed`);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#members.close();
   }
@@ -165,17 +221,21 @@ export class EtcdBackend implements Backend {
 
   /** Our own key; who leads; all who stand in the line, in their order; and the lines in which our name would be a key. */
   #look(key: string) {
-    const line = {
+    return [
+      { request_range: { key: bytes(key) } },
+      { request_range: { ...this.#line, limit: 1 } },
+      { request_range: { ...this.#line, keys_only: true } },
+    ];
+  }
+
+  /** All who stand in the line, in its order. */
+  get #line() {
+    return {
       key: bytes(this.#prefix),
       range_end: prefixEnd(this.#prefix),
       sort_target: 'Create',
       sort_order: 'Ascend',
     } as const;
-    return [
-      { request_range: { key: bytes(key) } },
-      { request_range: { ...line, limit: 1 } },
-      { request_range: { ...line, keys_only: true } },
-    ];
   }
 
   /** An election inside ours (`a/b` in `a`) stands in our line, and nobody would ever lead. */

@@ -5,16 +5,30 @@ import {
   existsSync,
   fdatasyncSync,
   fstatSync,
+  fsyncSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
+  renameSync,
+  type Stats,
   statSync,
   watch,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isNodesOwn } from '../adoption.ts';
-import { type Backend, Gone, type Leading, type Place, Unusable, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Gone,
+  type Leading,
+  type Observation,
+  type Place,
+  Unusable,
+  type Waiting,
+} from '../backend.ts';
 import { pause } from '../clock.ts';
 import { lookUpCommand } from '../lookup.ts';
 import { tryLock } from '../native.ts';
@@ -39,6 +53,7 @@ export class FileBackend implements Backend {
   readonly url: string;
   readonly #lockFile: string;
   readonly #tokenFile: string;
+  readonly #bookFile: string;
   readonly #dir: string;
   readonly #candidate: Candidate;
 
@@ -48,6 +63,7 @@ export class FileBackend implements Backend {
     this.#candidate = candidate;
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
+    this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
   }
 
   newPlace(): FilePlace {
@@ -58,7 +74,10 @@ export class FileBackend implements Backend {
     for (;;) {
       place.inheritFd ??= this.#open(this.#lockFile);
       const fd = place.inheritFd;
-      if (!tryLock(fd)) return { leads: false, position: undefined, ...this.#holder() };
+      if (!tryLock(fd)) {
+        const { leader, since } = this.#holder();
+        return { leads: false, position: undefined, leader, since };
+      }
       if (isSameFile(fd, this.#lockFile)) return { leads: true };
       // The lock's file was deleted while we waited for it: ours is a lock on nothing.
       closeSync(fd);
@@ -129,6 +148,37 @@ export class FileBackend implements Backend {
     place.inheritFd = undefined;
   }
 
+  async observe(_signal: AbortSignal): Promise<Observation> {
+    const file = statSync(this.#lockFile, { throwIfNoEntry: false });
+    if (!file || !isLocked(file)) return { leader: undefined, waiting: undefined };
+    const { leader, since, token } = this.#holder();
+    return { leader: { id: leader, token, since, leftMs: undefined }, waiting: undefined };
+  }
+
+  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
+    try {
+      const text = readFileSync(this.#bookFile, 'utf8');
+      return { text, edition: text };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw new Unusable(`--backend file: cannot read ${this.#bookFile}: ${(error as NodeJS.ErrnoException).code}`);
+    }
+  }
+
+  /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+  async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
+    this.#mustBeOurs(place);
+    const draft = `${this.#bookFile}.new`;
+    const fd = openSync(draft, 'w', 0o666);
+    try {
+      writeFileSync(fd, text);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(draft, this.#bookFile);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {}
 
   #mustBeOurs(place: FilePlace): void {
@@ -157,14 +207,14 @@ export class FileBackend implements Backend {
     }
   }
 
-  #holder(): { leader: string | undefined; since: string | undefined } {
+  #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
     const fd = this.#open(this.#tokenFile);
     try {
-      const { holder } = this.#read(fd);
+      const { holder, token } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
       return holder && isAlive(holder)
-        ? { leader: holder.id, since: holder.since }
-        : { leader: undefined, since: undefined };
+        ? { leader: holder.id, since: holder.since, token: String(token) }
+        : { leader: undefined, since: undefined, token: undefined };
     } finally {
       closeSync(fd);
     }
@@ -182,6 +232,17 @@ function makeDirectory(dir: string): void {
     makeDirectory(dirname(dir));
     mkdirSync(dir);
   }
+}
+
+/** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */
+function isLocked({ dev, ino }: Stats): boolean {
+  const major = (dev >> 8) & 0xfff;
+  const minor = (dev & 0xff) | ((dev >> 12) & 0xfff00);
+  const hex = (number: number) => number.toString(16).padStart(2, '0');
+  const name = `${hex(major)}:${hex(minor)}:${ino}`;
+  return readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .some((line) => /: FLOCK /.test(line) && !line.includes('->') && line.split(/\s+/).includes(name));
 }
 
 function isSameFile(fd: number, file: string): boolean {

@@ -1,4 +1,14 @@
-import { type Backend, Gone, type Leading, type Place, Refused, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Place,
+  Refused,
+  type Observation as Seen,
+  type Waiting,
+} from '../backend.ts';
 import { now, pause, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
@@ -14,7 +24,7 @@ import {
   released,
   renewed,
 } from './kubernetes/record.ts';
-import { type KubernetesSpec, mustBeNamespace } from './kubernetes/spec.ts';
+import { BOOK_SUFFIX, type KubernetesSpec, mustBeNamespace } from './kubernetes/spec.ts';
 
 interface KubernetesPlace extends Place {
   handle: KubernetesHandle | undefined;
@@ -48,6 +58,9 @@ export class KubernetesBackend implements Backend {
   readonly #cluster: Cluster;
   readonly #namespace: string;
   readonly #api: LeaseApi;
+  /** The book is an annotation of a Lease of its own, which outlives that of the election. */
+  readonly #bookApi: LeaseApi;
+  readonly #bookName: string;
   /** Leases count whole seconds. */
   readonly #seconds: number;
 
@@ -57,6 +70,8 @@ export class KubernetesBackend implements Backend {
     this.#namespace = spec.namespace ?? this.#cluster.namespace ?? 'default';
     mustBeNamespace(this.#namespace, `--backend kubernetes: the namespace of context ${this.#cluster.context}`);
     this.#api = new LeaseApi(this.#cluster, this.#namespace, candidate.election);
+    this.#bookName = candidate.election + BOOK_SUFFIX;
+    this.#bookApi = new LeaseApi(this.#cluster, this.#namespace, this.#bookName);
     this.#seconds = Math.ceil(candidate.ttlMs / 1000);
     this.url = `kubernetes://${this.#namespace}`;
   }
@@ -151,6 +166,37 @@ export class KubernetesBackend implements Backend {
     place.handle = undefined;
   }
 
+  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is known to the leader alone. */
+  async observe(signal: AbortSignal): Promise<Seen> {
+    const lease = await this.#api.read(signal);
+    const id = holderOf(lease);
+    if (id === '') return { leader: undefined, waiting: undefined };
+    const { acquireTime, renewTime } = lease!.spec!;
+    const runsOutAt = Date.parse(renewTime ?? '') + durationMsOf(lease!);
+    const leftMs = Number.isNaN(runsOutAt) ? undefined : Math.max(0, runsOutAt - Date.now());
+    return { leader: { id, token: undefined, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
+  }
+
+  async readBook(signal: AbortSignal): Promise<Book | undefined> {
+    const lease = await this.#bookApi.read(signal);
+    const text = annotationsOf(lease)[BOOK];
+    return text === undefined ? undefined : { text, edition: lease!.metadata.resourceVersion! };
+  }
+
+  /** Whoever leads next has written the book, and so moved its resourceVersion, before its child starts. */
+  async writeBook(place: KubernetesPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
+    await this.confirm(place, signal);
+    const found = await this.#bookApi.read(signal);
+    if (annotationsOf(found)[BOOK] !== before?.text) throw new Changed(`the Lease ${this.#bookName} has changed`);
+    const lease = found ?? { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: this.#bookName } };
+    const annotations = { ...annotationsOf(lease), [BOOK]: text };
+    const edited = { ...lease, metadata: { ...lease.metadata, annotations } };
+    const written = await (found ? this.#bookApi.replace(edited, signal) : this.#bookApi.create(edited, signal)).catch(
+      nothingIfConflict,
+    );
+    if (!written) throw new Changed(`the Lease ${this.#bookName} has changed`);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#cluster.close();
   }
@@ -209,6 +255,12 @@ export class KubernetesBackend implements Backend {
     }
   }
 }
+
+/** The annotation with the run records. */
+const BOOK = 'elect-run/runs';
+
+const annotationsOf = (lease: Lease | undefined): Record<string, string> =>
+  (lease?.metadata.annotations as Record<string, string> | undefined) ?? {};
 
 function observe(place: KubernetesPlace, lease: Lease | undefined): void {
   place.lease = lease;

@@ -1,11 +1,22 @@
-import { type Backend, Gone, type Leading, type Place, type Waiting } from '../backend.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Observation,
+  type Place,
+  type Waiting,
+} from '../backend.ts';
 import { pause } from '../clock.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
+import observeScript from './redis/observe.lua';
 import releaseScript from './redis/release.lua';
 import renewScript from './redis/renew.lua';
 import type { RedisSpec } from './redis/spec.ts';
+import writeBookScript from './redis/write-book.lua';
 
 interface RedisPlace extends Place {
   handle: RedisHandle | undefined;
@@ -31,6 +42,9 @@ const LONGEST_PAUSE_MS = 200;
 const BATON_MS = 5000;
 /** What is called, by us or in a script of ours. */
 const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
+/** The answers of write-book.lua that are not 1. */
+const GONE = 0;
+const CHANGED = 2;
 /** Of a request's time, what is left to the replicas. */
 const REPLICAS_SHARE = 0.6;
 
@@ -50,6 +64,7 @@ export class RedisBackend implements Backend {
   readonly #lock: string;
   readonly #token: string;
   readonly #baton: string;
+  readonly #book: string;
   readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
@@ -58,7 +73,8 @@ export class RedisBackend implements Backend {
     this.#lock = candidate.election;
     this.#token = `{${candidate.election}}:token`;
     this.#baton = `{${candidate.election}}:baton`;
-    const keys = [this.#lock, this.#token, this.#baton].map((key) => `~${key}`);
+    this.#book = `{${candidate.election}}:runs`;
+    const keys = [this.#lock, this.#token, this.#baton, this.#book].map((key) => `~${key}`);
     this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
     this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
@@ -144,6 +160,39 @@ export class RedisBackend implements Backend {
     if (place.isInDoubt) await this.#giveBack(signal);
     place.handle = undefined;
     place.token = undefined;
+  }
+
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const keys = [this.#lock, this.#token];
+    const [id, leftMs, token] = await this.#eval<[string | null, number, string | null]>(
+      signal,
+      observeScript,
+      keys,
+      [],
+    );
+    const leader =
+      id === null
+        ? undefined
+        : { id, token: token ?? undefined, since: undefined, leftMs: leftMs < 0 ? undefined : leftMs };
+    return { leader, waiting: undefined };
+  }
+
+  async readBook(signal: AbortSignal): Promise<Book | undefined> {
+    const text = await this.#connection.call(signal, (client) => client.get(this.#book));
+    return text === null ? undefined : { text, edition: text };
+  }
+
+  async writeBook(_place: RedisPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
+    const args = [this.#candidate.id, before?.edition ?? '', text];
+    const [answer, holder] = await this.#eval<[number, string | null]>(
+      signal,
+      writeBookScript,
+      [this.#lock, this.#book],
+      args,
+    );
+    if (answer === GONE) throw this.#gone(holder);
+    if (answer === CHANGED) throw new Changed(`the redis key ${this.#book} has changed`);
+    await this.#replicated(signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

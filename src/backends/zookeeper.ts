@@ -1,6 +1,17 @@
 import { randomUUID } from 'node:crypto';
-import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from '../backend.ts';
-import { pause } from '../clock.ts';
+import {
+  type Backend,
+  type Book,
+  Changed,
+  Gone,
+  type Leading,
+  type Observation,
+  type Place,
+  Refused,
+  Unusable,
+  type Waiting,
+} from '../backend.ts';
+import { pause, within } from '../clock.ts';
 import { formatDuration } from '../durations.ts';
 import { printable } from '../text.ts';
 import type { Candidate } from './index.ts';
@@ -16,9 +27,9 @@ import {
   loadLibrary,
   READ,
 } from './zookeeper/library.ts';
-import { isSeat, lineOf, seatPrefix } from './zookeeper/line.ts';
+import { isCertain, isSeat, lineOf, type Seat, seatPrefix } from './zookeeper/line.ts';
 import { Session } from './zookeeper/session.ts';
-import type { ZooKeeperSpec } from './zookeeper/spec.ts';
+import { BOOKS, type ZooKeeperSpec } from './zookeeper/spec.ts';
 
 interface ZooKeeperPlace extends Place {
   /** What our znode's name begins with, and nobody else's. */
@@ -32,6 +43,8 @@ interface ZooKeeperPlace extends Place {
 
 /** A pause before a broken watch is set again, so that a dead server is not asked in a loop. */
 const REOPEN_MS = 250;
+/** Whose names are asked for, one request each. */
+const MOST_SHOWN = 100;
 
 /**
  * The line of Curator's LeaderLatch, of its locks, or of Kazoo's: one ephemeral sequential znode per candidate below the election's; the lowest
@@ -45,14 +58,18 @@ export class ZooKeeperBackend implements Backend {
   readonly #spec: ZooKeeperSpec;
   readonly #candidate: Candidate;
   readonly #parent: string;
+  readonly #book: string;
   readonly #acl: Acl;
   readonly #sessions = new Set<Session>();
+  /** One that no place has yet. */
+  #idle: Session | undefined;
 
   constructor(spec: ZooKeeperSpec, candidate: Candidate) {
     loadLibrary();
     this.#spec = spec;
     this.#candidate = candidate;
     this.#parent = `${spec.chroot}/${candidate.election.replace(/^\//, '')}`;
+    this.#book = `${spec.chroot}/${BOOKS}/${encodeURIComponent(candidate.election.replace(/^\//, ''))}`;
     this.#acl = spec.auth
       ? [
           { perms: ALL, scheme: 'auth', auth: '' }, // whoever this session is
@@ -67,7 +84,7 @@ export class ZooKeeperBackend implements Backend {
   }
 
   async acquire(place: ZooKeeperPlace, signal: AbortSignal): Promise<Leading | Waiting> {
-    place.session ??= this.#newSession();
+    place.session ??= this.#takeSession();
     const { session } = place;
     try {
       if (!place.path) await this.#enter(place, session, signal);
@@ -76,14 +93,19 @@ export class ZooKeeperBackend implements Backend {
     }
     this.#mustLastAsAsked(place.ttlMs!);
     const seats = await this.#line(session, signal);
-    const position = seats.findIndex((name) => this.#pathOf(name) === place.path);
+    const position = seats.findIndex(({ name }) => this.#pathOf(name) === place.path);
     if (position === -1) throw this.#gone(place);
+    if (!isCertain(seats[position]!)) {
+      throw new Unusable(
+        `--name ${this.#candidate.election}: the znode ${printable(this.#parent)} cannot number any more candidates; remove it while nobody stands in its line`,
+      );
+    }
     place.leads = position === 0;
     if (place.leads) return { leads: true };
-    place.ahead = this.#pathOf(seats[position - 1]!);
+    place.ahead = this.#pathOf(seats[position - 1]!.name);
     return {
       leads: false,
-      leader: await this.#whoIs(session, seats[0]!, signal),
+      leader: await this.#whoIs(session, seats[0]!.name, signal),
       since: undefined,
       position: position + 1,
     };
@@ -111,7 +133,8 @@ export class ZooKeeperBackend implements Backend {
         client.a_exists(place.path!, false, done),
       ),
     ]);
-    if (this.#pathOf(seats[0] ?? '') !== place.path || stat.ephemeralOwner !== session.id) throw this.#gone(place);
+    if (this.#pathOf(seats[0]?.name ?? '') !== place.path || stat.ephemeralOwner !== session.id)
+      throw this.#gone(place);
     if (!Number.isSafeInteger(stat.czxid))
       throw new Unusable(
         `zookeeper: the transaction number ${stat.czxid} is beyond 2^53, and no token can be made of it`,
@@ -137,21 +160,119 @@ export class ZooKeeperBackend implements Backend {
     if (!place.handle) return;
     const session = place.session ?? this.#newSession();
     try {
-      const path = place.path ?? (await this.#find(place.handle.seat, session, signal));
-      if (path) await session.call(signal, (client, done: Done<[]>) => client.a_delete_(path, -1, done));
+      if (place.session && !place.path) {
+        await session.end(signal); // what an unanswered create has made goes with it
+      } else {
+        const path = place.path ?? (await this.#find(place.handle.seat, session, signal));
+        if (path) await session.call(signal, (client, done: Done<[]>) => client.a_delete_(path, -1, done));
+      }
     } catch (error) {
       // Gone with its session, or deleted.
       if (!(error instanceof Gone) && !isAnswer(error, CODES.noNode)) throw this.#read(error);
     } finally {
-      await session.end(signal);
+      await session.end(signal).catch(() => {}); // it holds nothing more, or runs out
       this.#sessions.delete(session);
     }
     place.handle = undefined;
     place.path = undefined;
   }
 
+  async observe(signal: AbortSignal): Promise<Observation> {
+    const session = this.#sessionForBook();
+    await session.call(signal, (client, done: Done<[string]>) => client.a_sync(this.#parent, done));
+    const seats = await this.#line(session, signal);
+    const ids = await Promise.all(seats.slice(0, MOST_SHOWN).map((name) => this.#whoIs(session, name, signal)));
+    if (seats.length === 0) return { leader: undefined, waiting: [] };
+    const path = this.#pathOf(seats[0]!);
+    const stat = await session
+      .call(signal, (client, done: Done<[{ czxid: number }]>) => client.a_exists(path, false, done as never))
+      .then(
+        ([found]) => found,
+        (error) => {
+          if (isAnswer(error, CODES.noNode)) return undefined;
+          throw this.#read(error);
+        },
+      );
+    const token = stat && String(stat.czxid);
+    const [id] = ids;
+    return {
+      leader: { id, token, since: undefined, leftMs: undefined },
+      waiting: seats.slice(1).map((_, index) => ids[index + 1]),
+    };
+  }
+
+  async readBook(signal: AbortSignal): Promise<Book | undefined> {
+    const session = this.#sessionForBook();
+    try {
+      // A server may lag behind.
+      await session.call(signal, (client, done: Done<[string]>) => client.a_sync(this.#book, done));
+      const [stat, data] = await session.call(signal, (client, done: Done<[{ version: number }, Buffer | null]>) =>
+        client.a_get(this.#book, false, done as never),
+      );
+      return { text: data?.toString() ?? '', edition: String(stat.version) };
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode)) return undefined;
+      throw this.#read(error, this.#book);
+    }
+  }
+
+  /**
+   * The npm package has no multi: first a quorum agrees that our znode is there, then the book is written where its version is still the one that was read. Whoever
+   * leads next has written it before its child starts.
+   */
+  async writeBook(place: ZooKeeperPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
+    await this.#affirm(place, signal);
+    const session = this.#sessionForBook();
+    const data = Buffer.from(text);
+    try {
+      if (before) {
+        const version = Number(before.edition);
+        await session.call(signal, (client, done: Done<[unknown]>) => client.a_set(this.#book, data, version, done));
+      } else {
+        await this.#createBook(session, data, signal);
+      }
+    } catch (error) {
+      if (isAnswer(error, CODES.badVersion, CODES.nodeExists, CODES.noNode))
+        throw new Changed(`the znode ${this.#book} has changed`);
+      throw this.#read(error, this.#book);
+    }
+  }
+
+  /** That of our place; before we have one, the one that it will have. */
+  #sessionForBook(): Session {
+    const [latest] = [...this.#sessions].slice(-1);
+    if (latest) return latest;
+    this.#idle = this.#newSession();
+    return this.#idle;
+  }
+
+  /** Not containers: it is to outlive its election. */
+  async #createBook(session: Session, data: Buffer, signal: AbortSignal): Promise<void> {
+    const make = (path: string, text: Buffer) =>
+      session.call(signal, (client, done: Done<[string]>) => client.a_create(path, text, 0, done));
+    await make(this.#book, data).catch(async (error) => {
+      if (!isAnswer(error, CODES.noNode)) throw error;
+      const parts = this.#book.split('/').slice(1, -1);
+      for (const depth of parts.keys()) {
+        await make(`/${parts.slice(0, depth + 1).join('/')}`, Buffer.alloc(0)).catch((problem) => {
+          if (!isAnswer(problem, CODES.nodeExists) && !isAnswer(problem, CODES.noAuth)) throw problem;
+        });
+      }
+      await make(this.#book, data);
+    });
+    if (this.#spec.auth)
+      await session.call(signal, (client, done: Done<[]>) => client.a_set_acl(this.#book, -1, this.#acl, done));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#idle?.end(within(this.#candidate.requestMs));
     for (const session of this.#sessions) session.cut();
+  }
+
+  #takeSession(): Session {
+    const session = this.#idle ?? this.#newSession();
+    this.#idle = undefined;
+    return session;
   }
 
   #newSession(): Session {
@@ -195,7 +316,7 @@ export class ZooKeeperBackend implements Backend {
     );
   }
 
-  async #line(session: Session, signal: AbortSignal): Promise<string[]> {
+  async #line(session: Session, signal: AbortSignal): Promise<Seat[]> {
     const { seats, strangers } = lineOf(this.#spec.flavor, await this.#children(session, this.#parent, signal));
     if (strangers.length > 0) {
       throw new Unusable(
@@ -203,7 +324,7 @@ export class ZooKeeperBackend implements Backend {
           `--zk-flavor ${this.#spec.flavor}; choose another name or flavor`,
       );
     }
-    return seats.map(({ name }) => name);
+    return seats;
   }
 
   async #children(session: Session, path: string, signal: AbortSignal): Promise<string[]> {
@@ -292,12 +413,12 @@ export class ZooKeeperBackend implements Backend {
     }
   }
 
-  #read(error: unknown): unknown {
+  #read(error: unknown, path = this.#parent): unknown {
     if (isAnswer(error, CODES.noAuth)) {
       const { auth } = this.#spec;
       const who = auth ? `user ${auth.username} (or its password is wrong)` : 'nobody without --user';
       return new Refused(
-        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create and delete on ${this.#parent}`,
+        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create${path === this.#book ? ' and write' : ' and delete'} on ${path}`,
       );
     }
     if (isAnswer(error, CODES.noChildrenForEphemerals))

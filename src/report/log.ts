@@ -26,8 +26,18 @@ export function describe(event: Event): string {
     }
     case 'elected':
       return `elected leader of ${event.election} with token ${event.token}`;
-    case 'started':
-      return `started ${event.command} (pid ${event.pid})`;
+    case 'scheduled':
+      return `the next slot is ${event.slot}`;
+    case 'slot-settled': {
+      const { slot, holder, token, startedAt, endedAt, status } = event.run;
+      const what = slot === event.slot ? `slot ${slot}` : `slot ${event.slot} is past, and slot ${slot}`;
+      const end = endedAt === undefined ? 'it did not end' : `to ${endedAt}, with status ${status}`;
+      return `nothing to do: ${what} was run by ${printable(holder)} with token ${token} from ${startedAt}${endedAt === undefined ? '; ' : ' '}${end}`;
+    }
+    case 'started': {
+      const slot = event.slot === undefined ? '' : ` for slot ${event.slot}`;
+      return `started ${event.command}${slot} (pid ${event.pid})`;
+    }
     case 'renewed': {
       const isEndless = event.validForMs === Number.POSITIVE_INFINITY; // a lock of the kernel
       const validity = isEndless ? 'good until it is given back' : `good for ${formatDuration(event.validForMs)}`;
@@ -47,6 +57,10 @@ export function describe(event: Event): string {
       return event.forwarded ? `${event.signal} passed on to the child` : `${event.signal} received`;
     case 'ended':
       return event.signal ? `the child died of ${event.signal}` : `the child ended with status ${event.status}`;
+    case 'unrecorded':
+      return `the end of slot ${event.slot} could not be recorded, and it may be run again: ${event.reason}`;
+    case 'holding':
+      return `keeping the leadership for another ${formatDuration(event.forMs)} (--hold)`;
     case 'adopted':
       return `the guard knows the orphans of the child's tree: ${event.pids.join(', ') || 'none'}`;
     case 'leftovers':

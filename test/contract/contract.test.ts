@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { type Backend, Gone, type Place } from '../../src/backend.ts';
+import { type Backend, Changed, Gone, type Place } from '../../src/backend.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { until } from '../helpers/procs.ts';
 import { open, STORES, type Store } from './stores.ts';
@@ -199,6 +199,29 @@ for (const kind of STORES) {
       expect(await acquire(second)).toMatchObject({ leads: false, position: 2 });
       await leave(first);
       expect(await leadInTurn(second)).toBeGreaterThan(0n);
+    });
+
+    test('the book is written by the leader only, in place of what was read, and outlives its leaders', async () => {
+      inElection();
+      const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];
+      expect(await first.backend.readBook(patience())).toBeUndefined();
+      await lead(first);
+      await first.backend.writeBook(first.place, '{"n":1}', undefined, patience());
+      const one = await second.backend.readBook(patience());
+      expect(one?.text).toBe('{"n":1}');
+      if (store.spec.kind !== 'file')
+        await expect(first.backend.writeBook(first.place, '{"n":9}', undefined, patience())).rejects.toThrow(Changed);
+      await first.backend.writeBook(first.place, '{"n":2}', one, patience());
+      const two = await first.backend.readBook(patience());
+      await store.depose(first.place.handle, election);
+      await expect(first.backend.writeBook(first.place, '{"n":3}', two, patience())).rejects.toThrow(Gone);
+      await lead(second);
+      expect(await second.backend.readBook(patience())).toEqual(two);
+      await second.backend.writeBook(second.place, '{"n":4}', two, patience());
+      await leave(second);
+      const third = await enter('third');
+      expect((await third.backend.readBook(patience()))?.text).toBe('{"n":4}');
+      expect(await acquire(third), 'the book stands in nobody’s line').toEqual({ leads: true });
     });
 
     test('an abort is answered within 100 ms while waiting', async () => {

@@ -182,6 +182,41 @@ const CASES: Case[] = [
     args: () => ['-b', 'redis', '-n', '{a}:token'],
     says: /--name "\{a\}:token" is a key that elect-run keeps/,
   },
+  {
+    name: 'a flavor that is none',
+    args: () => ['-b', 'zookeeper', '--zk-flavor', 'curator'],
+    says: /--zk-flavor "curator" is not one of curator-latch, curator-lock, kazoo/,
+  },
+  {
+    name: 'a flavor of a store that has none',
+    args: () => ['-b', 'etcd', '--zk-flavor', 'kazoo'],
+    says: /--zk-flavor has no meaning for --backend etcd; did you mean --backend zookeeper\?/,
+  },
+  {
+    name: 'a chroot with an empty part',
+    args: () => ['-b', `zookeeper://u:${SECRET}@h/a//b`],
+    says: /the chroot "\/a\/\/b" has an empty part/,
+  },
+  {
+    name: 'a chroot with a part ".."',
+    args: () => ['-b', 'zk://h/a/../b'],
+    says: /the chroot "\/a\/\.\.\/b" has a part "\." or "\.\."/,
+  },
+  {
+    name: 'a chroot with a control character',
+    args: () => ['-b', 'zk://h/a\u001b'],
+    says: /the chroot "\/a\?" has a character that no path may have/,
+  },
+  {
+    name: "a name that is ZooKeeper's own",
+    args: () => ['-b', 'zk', '-n', 'zookeeper/quota'],
+    says: /--name "zookeeper\/quota" is ZooKeeper’s own/,
+  },
+  {
+    name: 'a name that is no path',
+    args: () => ['-b', 'zk', '-n', 'a//b'],
+    says: /--name "a\/\/b" has an empty part/,
+  },
   { name: 'a slash at the end of a name', args: () => ['-b', 'etcd', '-n', 'a/'], says: /--name "a\/" must not end/ },
   {
     name: 'an option of another backend',
@@ -376,7 +411,9 @@ describe('a store that cannot be reached', () => {
   test.each([
     ['nobody listens', 'etcd://127.0.0.1:1', /etcd at 127.0.0.1:1: connection refused$/m],
     ['the name is unknown', 'etcd://no-such-host.invalid', /etcd at no-such-host.invalid:2379: no such host$/m],
-  ])('--no-wait gives 69 when %s', async (_name, url, says) => {
+    ['nobody listens', 'zookeeper://127.0.0.1:1', /zookeeper at 127.0.0.1:1: connection refused$/m],
+    ['the name is unknown', 'zk://no-such-host.invalid', /zookeeper at no-such-host.invalid:2181: no such host$/m],
+  ])('--no-wait gives 69 when %s: %s', async (_name, url, says) => {
     const ended = await once(url);
     expectOneLine(ended, says);
     expect(ended.stderr).toContain('could not be reached in time');
@@ -394,11 +431,11 @@ describe('a store that cannot be reached', () => {
     expect(performance.now() - startedAt).toBeLessThan(8000);
   });
 
-  test('the password in its URL is not shown', async () => {
+  test.each(['etcd', 'zookeeper'])('the password in its URL is not shown: %s', async (scheme) => {
     const ended = await run([
       '-v',
       '-b',
-      `etcd://root:${SECRET}@127.0.0.1:1`,
+      `${scheme}://root:${SECRET}@127.0.0.1:1`,
       '-n',
       'jobs/x',
       '--no-wait',
@@ -458,16 +495,61 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
 });
 
 describeWith(['zookeeper'], 'a ZooKeeper that does not do what we ask', () => {
-  let zookeeper: ZooKeeper;
+  let open: ZooKeeper;
+  let guarded: ZooKeeper;
   beforeAll(async () => {
-    zookeeper = await ZooKeeper.start();
+    [open, guarded] = await Promise.all([ZooKeeper.start(), ZooKeeper.start({ auth: true })]);
   });
   afterAll(stopServers);
+  const refused = (url: string, ...args: string[]) => run(['-q', '-b', url, ...args, '--', 'true']);
 
   test('a session as long as --ttl that it does not grant: 64, and nothing is left behind', async () => {
-    const ended = await run(['-q', '-b', zookeeper.url, '-n', 'long', '--ttl', '10m', '--', 'true']);
+    const ended = await refused(open.url, '-n', 'long', '--ttl', '10m');
     expectOneLine(ended, /--ttl 10m: this ZooKeeper grants 2m at most \(its maxSessionTimeout\)/);
     expect(ended.code).toBe(64);
-    expect(await zookeeper.children('/long')).toEqual([]);
+    expect(await open.children('/long')).toEqual([]);
+  });
+
+  test.each([
+    ['a wrong password', ['--user', `app:${SECRET}`], /user app \(or its password is wrong\) may not do this/],
+    ['another user', ['--user', `nobody:${SECRET}`], /user nobody \(or its password is wrong\) may not do this/],
+    ['no user', [], /nobody without --user may do this/],
+  ])('%s where an ACL forbids it: 77, with the path and what is needed on it', async (_, user, says) => {
+    for (const name of ['jobs', 'jobs/x']) {
+      const ended = await refused(guarded.url, '-n', name, ...user);
+      expectOneLine(ended, says);
+      expectOneLine(ended, new RegExp(`needed are read, create and delete on /${name}$`, 'm'));
+      expect(ended.code).toBe(77);
+    }
+    expect(await guarded.children('/jobs')).toEqual([]);
+  });
+
+  test('the election of a user is not open to others, who are refused: 77', async () => {
+    const elected = await refused(guarded.url, '-n', 'jobs/own', '--user', 'app:apppw');
+    expect(elected).toMatchObject({ code: 0, stderr: '' });
+    const ended = await refused(guarded.url, '-n', 'jobs/own');
+    expectOneLine(ended, /nobody without --user may do this; needed are .* on \/jobs\/own/);
+    expect(ended.code).toBe(77);
+  });
+
+  test.each(['readme', '_c_1-lock-0000000001'])(
+    'a znode of another kind below the election (%s): 64, and nothing is left behind',
+    async (stranger) => {
+      const name = `busy-${stranger}`;
+      await open.create(`/${name}`);
+      await open.create(`/${name}/${stranger}`);
+      const ended = await refused(open.url, '-n', name);
+      expectOneLine(ended, new RegExp(`/${name}/${stranger} lies below it and does not belong into the line of --zk-`));
+      expect(ended.code).toBe(64);
+      expect(await open.children(`/${name}`)).toEqual([stranger]);
+    },
+  );
+
+  test('a name inside another election, whose line it would stand in: 64', async () => {
+    await open.create('/outer');
+    await open.create('/outer/_c_1-latch-0000000001');
+    const ended = await refused(open.url, '-n', 'outer/inner');
+    expectOneLine(ended, /--name outer\/inner lies inside the election \/outer/);
+    expect(ended.code).toBe(64);
   });
 });

@@ -10,27 +10,7 @@ import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { signal, until, waitsForLock } from '../helpers/procs.ts';
 import { leaveNothingBehind, newElection, stand } from './candidates.ts';
-
-/** Somebody who stands in line: how to enter, and how to end its term once its job has started. */
-interface Contender {
-  enter(): Promise<void> | void;
-  leave(job: number): Promise<void> | void;
-}
-
-/** Each works in its turn, in the order in which they came, and never two. */
-async function takeTurns(oracle: Oracle, contenders: Contender[], entered: (count: number) => Promise<void>) {
-  for (const [index, contender] of contenders.entries()) {
-    await contender.enter();
-    if (index === 0) await oracle.started(1);
-    await entered(index + 1);
-  }
-  for (const [index, contender] of contenders.entries()) {
-    const { pid } = await oracle.started(index + 1);
-    await contender.leave(pid);
-  }
-  await until(() => oracle.workers().length === 0, 'the end of the last job');
-  oracle.verify(contenders.length);
-}
+import { type Contender, takeTurns } from './turns.ts';
 
 describeWith(['etcd', 'etcdctl', 'flock'], 'etcdctl lock, etcdctl elect and elect-run on one name', () => {
   leaveNothingBehind();

@@ -131,6 +131,7 @@ export class Etcd {
     await asNobody('user', 'grant-role', 'root', 'root');
     await asNobody('role', 'add', 'app');
     await asNobody('role', 'grant-permission', 'app', 'readwrite', '--prefix=true', '/jobs/');
+    await asNobody('role', 'grant-permission', 'app', 'readwrite', '--prefix=true', 'elect-run-runs//jobs/');
     await asNobody('user', 'add', 'app:apppw');
     await asNobody('user', 'grant-role', 'app', 'app');
     await asNobody('auth', 'enable');

@@ -6,7 +6,7 @@ import { newFolder } from './folders.ts';
 import { alive, holdersOf, signal, until } from './procs.ts';
 
 /** How a job behaves once it has started; see the script. */
-export type Conduct = 'plain' | 'ignores-term' | 'escapes' | 'escapes-without-environment' | 'ends';
+export type Conduct = 'plain' | 'ignores-term' | 'escapes' | 'escapes-without-environment' | 'ends' | 'works';
 
 export interface Start {
   /** Undefined: not a child of elect-run. */
@@ -16,6 +16,8 @@ export interface Start {
   at: number;
   /** ELECT_RUN_ID, or `-`. */
   who: string;
+  /** ELECT_RUN_SCHEDULED_AT, or `-`. */
+  slot: string;
 }
 
 /**
@@ -37,9 +39,9 @@ export class Oracle {
     oracles.add(this);
   }
 
-  /** The command line of a job. */
-  job(conduct: Conduct = 'plain'): string[] {
-    return [this.#script, conduct];
+  /** The command line of a job. What `works` does so for some seconds, and is done. */
+  job(conduct: Conduct = 'plain', seconds = 0): string[] {
+    return [this.#script, conduct, String(seconds)];
   }
 
   #lines(word: string): string[][] {
@@ -51,11 +53,21 @@ export class Oracle {
   }
 
   starts(): Start[] {
-    return this.#lines('START').map(([, token, pid, at, who]) => ({
+    return this.#notes('START');
+  }
+
+  /** The ends of those that `work`. */
+  done(): Start[] {
+    return this.#notes('DONE');
+  }
+
+  #notes(word: string): Start[] {
+    return this.#lines(word).map(([, token, pid, at, who, slot]) => ({
       token: token === '-' ? undefined : BigInt(token!),
       pid: Number(pid),
       at: Math.round(Number(at) * 1000),
       who: who!,
+      slot: slot!,
     }));
   }
 
@@ -96,9 +108,19 @@ export class Oracle {
     this.#noOverlap();
     const history = readFileSync(this.#history, 'utf8');
     if (this.starts().length !== starts) throw new Error(`not ${starts} starts:\n${history}`);
-    const tokens = this.starts().flatMap(({ token }) => token ?? []);
-    if (tokens.some((token, index) => index > 0 && token <= tokens[index - 1]!))
+    const ours = this.starts().filter(({ token }) => token !== undefined);
+    const grows = (before: Start, { token, slot, who }: Start) =>
+      token! > before.token! || (slot?.includes('T') && token === before.token && who === before.who); // one leader, several runs
+    if (ours.some((start, index) => index > 0 && !grows(ours[index - 1]!, start)))
       throw new Error(`tokens do not grow:\n${history}`);
+  }
+
+  /** The verdict about a schedule: never two at once, and exactly one completed run for each of these slots and for no other. */
+  verifySlots(slots: string[]): void {
+    this.#noOverlap();
+    const done = this.done().map(({ slot }) => slot);
+    if (done.join() !== slots.join())
+      throw new Error(`not once each of ${slots}:\n${readFileSync(this.#history, 'utf8')}`);
   }
 
   /** For a test of the oracle itself. */
@@ -144,7 +166,7 @@ const IGNORE_ALL =
 const jobScript = (lock: string, history: string, tools = '/bin') => `#!${tools}/sh
 PATH='${tools}':$PATH
 exec 9>>'${lock}' </dev/null >/dev/null 2>&1
-note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--}" >>'${history}'; }
+note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--} \${ELECT_RUN_SCHEDULED_AT:--}" >>'${history}'; }
 flock --nonblock 9 || { note OVERLAP; exit 99; }
 note START
 # Its parent ends at once, it has a session of its own and ignores what can be ignored; it works on.
@@ -155,5 +177,6 @@ case $1 in
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   ends) exit 0 ;;
+  works) sleep "$2"; note DONE ;;
 esac
 `;

@@ -42,6 +42,7 @@ export class Link {
   readonly #target: { host: string; port: number };
   readonly #connections = new Set<{ sockets: Socket[]; toServer: Pipe; fromServer: Pipe }>();
   #holds: Required<Directions> = { toServer: false, fromServer: false };
+  readonly #onSent = new Set<(chunk: Buffer) => void>();
 
   private constructor(target: string) {
     const [, host, port] = /^(.*):(\d+)$/.exec(target)!;
@@ -79,6 +80,18 @@ export class Link {
     }
   }
 
+  /** Resolves when a client sends this: it goes on to the server, and what comes back can still be held. */
+  sent(text: string): Promise<void> {
+    return new Promise((resolve) => {
+      const look = (chunk: Buffer) => {
+        if (!chunk.includes(text)) return;
+        this.#onSent.delete(look);
+        resolve();
+      };
+      this.#onSent.add(look);
+    });
+  }
+
   /** Every connection is reset (RST). */
   reset(): void {
     for (const { sockets } of this.#connections) for (const socket of sockets) socket.resetAndDestroy();
@@ -94,6 +107,9 @@ export class Link {
   #accept(client: Socket): void {
     const server = connect(this.#target);
     for (const socket of [client, server]) socket.on('error', () => {}); // told by `close`
+    client.on('data', (chunk) => {
+      for (const look of this.#onSent) look(chunk);
+    });
     const connection = {
       sockets: [client, server],
       toServer: new Pipe(client, server, this.#holds.toServer),

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Auth } from '../../src/backends/connection.ts';
-import { type Client, CODES, type Done, isAnswer } from '../../src/backends/zookeeper/library.ts';
+import { type Client, CODES, type Done, isAnswer, type Stat } from '../../src/backends/zookeeper/library.ts';
 import { Session } from '../../src/backends/zookeeper/session.ts';
 import { newFolder } from './folders.ts';
 import { freePort, until } from './procs.ts';
@@ -16,6 +16,7 @@ export interface ZooKeeperOptions {
 
 const JAVA = [
   ...['java', '-Xmx128m', '-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC', '-Dzookeeper.admin.enableServer=false'],
+  '-Dznode.container.checkIntervalMs=500', // a container that is empty goes soon
   ...['-cp', '/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-nop.jar'],
   'org.apache.zookeeper.server.quorum.QuorumPeerMain',
 ];
@@ -45,7 +46,7 @@ export class ZooKeeper {
     );
     const quorum = ids.map((id, index) => `server.${id}=127.0.0.1:${ports[index]![1]}:${ports[index]![2]}`);
     for (const [index, id] of ids.entries()) {
-      const data = join(folder, `z${id}`);
+      const data = store.dataOf(index);
       mkdirSync(data);
       writeFileSync(join(data, 'myid'), String(id));
       const config = join(folder, `z${id}.cfg`);
@@ -78,6 +79,11 @@ export class ZooKeeper {
   /** The same, with this endpoint in the place of the only one. */
   urlThrough(endpoint: string): string {
     return `zookeeper://${endpoint}`;
+  }
+
+  /** The folder in which this member keeps its snapshots and log. */
+  dataOf(member: number): string {
+    return join(this.folder, `z${member + 1}`);
   }
 
   /** Every member that runs serves. */
@@ -118,6 +124,13 @@ export class ZooKeeper {
     }
   }
 
+  /** The paths of an election's znodes, in their order. */
+  async line(name: string): Promise<string[]> {
+    const number = (child: string) => child.slice(-10);
+    const inOrder = (await this.children(`/${name}`)).sort((a, b) => (number(a) < number(b) ? -1 : 1));
+    return inOrder.map((child) => `/${name}/${child}`);
+  }
+
   async delete(path: string): Promise<void> {
     await this.call<[]>((client, done) => client.a_delete_(path, -1, done));
   }
@@ -137,6 +150,40 @@ export class ZooKeeper {
   /** Until so many stand in the line, the leader included. */
   async inLine(name: string, count: number): Promise<void> {
     await until(async () => (await this.children(`/${name}`)).length === count, `${count} in the line of ${name}`);
+  }
+
+  /** Until so many sessions with the first member watch this znode. */
+  async watched(path: string, count: number): Promise<void> {
+    const watchers = async () => {
+      // A line for each path, and below it one for each session, with a tab.
+      const [, ofPath = ''] = `\n${await tell(this.endpoints[0]!, 'wchp')}`.split(`\n${path}\n`);
+      return /^(\t.*\n)*/.exec(ofPath)![0].split('\n').length - 1;
+    };
+    await until(async () => (await watchers()) === count, `${count} watching ${path}`);
+  }
+
+  /** The session that this znode lives with, and the transaction that created it. */
+  async stat(path: string): Promise<Stat> {
+    const [stat] = await this.call<[Stat]>((client, done) => client.a_exists(path, false, done));
+    return stat;
+  }
+
+  /** Packets that the first member has got from this session, on its connection of now. */
+  async packetsFrom(session: string): Promise<number> {
+    const line = new RegExp(`recved=(\\d+),.*sid=0x0*${session},`).exec(await tell(this.endpoints[0]!, 'cons'));
+    return Number(line![1]);
+  }
+
+  /** Until this znode is not there (any more). */
+  async vanished(path: string): Promise<void> {
+    const isThere = () => this.stat(path).catch((error) => !isAnswer(error, CODES.noNode));
+    await until(async () => (await isThere()) === false, `no ${path}`);
+  }
+
+  /** As an operator's `deleteall`. */
+  async deleteAll(path: string): Promise<void> {
+    for (const name of await this.children(path)) await this.delete(`${path}/${name}`);
+    await this.delete(path);
   }
 
   async #setUpUser(): Promise<void> {
@@ -162,7 +209,11 @@ export class ZooKeeper {
 }
 
 /** `leader`, `follower` or `standalone`; undefined: it does not serve. */
-function modeOf(endpoint: string): Promise<string | undefined> {
+const modeOf = async (endpoint: string): Promise<string | undefined> =>
+  /^Mode: (\w+)/m.exec(await tell(endpoint, 'srvr'))?.[1];
+
+/** What a server answers to one of ZooKeeper's words of four letters; nothing, if it does not answer. */
+function tell(endpoint: string, word: string): Promise<string> {
   return new Promise((resolve) => {
     const [host, port] = endpoint.split(':');
     const socket = connect({ host: host!, port: Number(port), timeout: 1000 });
@@ -170,9 +221,9 @@ function modeOf(endpoint: string): Promise<string | undefined> {
     socket.on('data', (chunk) => {
       text += chunk;
     });
-    socket.on('connect', () => socket.write('srvr'));
+    socket.on('connect', () => socket.write(word));
     socket.on('timeout', () => socket.destroy());
     socket.on('error', () => {});
-    socket.on('close', () => resolve(/^Mode: (\w+)/m.exec(text)?.[1]));
+    socket.on('close', () => resolve(text));
   });
 }

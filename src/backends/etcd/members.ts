@@ -3,7 +3,7 @@ import { InterceptingCall, type InterceptorOptions, type NextCall } from '@grpc/
 import { noop } from 'cockatiel';
 import { Etcd3, type IOptions } from 'etcd3';
 import { Refused, Unusable } from '../../backend.ts';
-import { splitEndpoint } from '../connection.ts';
+import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
 import type { EtcdSpec } from './spec.ts';
 
 interface Member {
@@ -212,12 +212,10 @@ function plainMessage(error: Error): string {
   if (/Name resolution failed/.test(error.message)) return 'no such host';
   if (/DEADLINE_EXCEEDED|Deadline exceeded/.test(error.message)) return 'no answer in time';
   const reason = /ECONNREFUSED|ECONNRESET|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|EAI_AGAIN/.exec(error.message)?.[0];
-  const words: Record<string, string> = {
-    ECONNREFUSED: 'connection refused',
-    ECONNRESET: 'connection reset',
-    ENOTFOUND: 'no such host',
-  };
-  return (reason && (words[reason] ?? reason)) || error.message.replace(/ Last error:.*$/s, '').replace(/\s+/g, ' ');
+  return (
+    (reason && (NETWORK_TROUBLES[reason] ?? reason)) ||
+    error.message.replace(/ Last error:.*$/s, '').replace(/\s+/g, ' ')
+  );
 }
 
 /** Why a TLS handshake with this endpoint fails, or undefined when it does not, or not for TLS's sake. */

@@ -11,6 +11,9 @@ export interface EtcdSpec {
   auth: Auth | undefined;
 }
 
+/** Above the run records, which must not stand in any election's line. */
+export const BOOKS = 'elect-run-runs';
+
 export const etcdReader: SpecReader<EtcdSpec> = {
   schemes: ['etcd', 'etcds'],
   form: 'etcd[://host:port,…]',
@@ -45,6 +48,8 @@ export const etcdReader: SpecReader<EtcdSpec> = {
   checkElection(election, shown) {
     if (/^\/*$/.test(election) || election.endsWith('/'))
       throw usage(`--name "${shown}" must not end with "/": elect-run adds it`);
+    if (election === BOOKS || election.startsWith(`${BOOKS}/`))
+      throw usage(`--name "${shown}" is where elect-run keeps its run records; choose another name`);
     if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
   },
 };

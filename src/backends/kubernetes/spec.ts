@@ -19,6 +19,9 @@ const SERVICE_ACCOUNT_TOKEN = '/var/run/secrets/kubernetes.io/serviceaccount/tok
 
 const LONGEST_NAME = 253;
 
+/** The name of the Lease with an election's run records ends so. */
+export const BOOK_SUFFIX = '.elect-run-runs';
+
 export const kubernetesReader: SpecReader<KubernetesSpec> = {
   schemes: ['kubernetes', 'k8s'],
   form: 'kubernetes[://namespace]',
@@ -73,7 +76,9 @@ function isThere(file: string): boolean {
 
 /** The name of an object is a DNS subdomain (RFC 1123). */
 function whyNoName(name: string): string | undefined {
-  if (name.length > LONGEST_NAME) return `it is longer than ${LONGEST_NAME} characters`;
+  const longest = LONGEST_NAME - BOOK_SUFFIX.length;
+  if (name.length > longest) return `it is longer than ${longest} characters`;
+  if (name.endsWith(BOOK_SUFFIX)) return `"${BOOK_SUFFIX}" is where elect-run keeps its run records`;
   if (/[^a-z0-9.-]/.test(name)) return 'only a-z, 0-9, "-" and "." are allowed';
   if (!name.split('.').every((label) => /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(label)))
     return 'it and each part between dots has to begin and end with a letter or digit';

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis, type RedisOptions } from 'ioredis';
 import { Refused, Unusable } from '../../backend.ts';
-import { splitEndpoint } from '../connection.ts';
+import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
 import type { RedisSpec } from './spec.ts';
 
 /**
@@ -164,14 +164,6 @@ const isAnswer = (error: Error): boolean => error.name === 'ReplyError';
 /** The server's word that it is not the one to ask. */
 const isMoved = ({ message }: Error): boolean => /^(READONLY|MASTERDOWN|LOADING|UNKILLABLE|NOREPLICAS)/.test(message);
 
-const WORDS: Record<string, string> = {
-  ECONNREFUSED: 'connection refused',
-  ECONNRESET: 'connection reset',
-  ENOTFOUND: 'no such host',
-  EAI_AGAIN: 'no such host',
-  ETIMEDOUT: 'no answer in time',
-};
-
 /** How it looks when one side speaks TLS and the other does not. */
 const MAY_BE_TLS = /no answer|ECONNRESET|Connection is closed|timed? ?out/i;
 
@@ -181,7 +173,7 @@ const isTlsProblem = ({ code = '', message }: NodeJS.ErrnoException): boolean =>
 const tlsReason = ({ message }: Error): string => (/SSL routines:[^:]*:([^:]+)/.exec(message)?.[1] ?? message).trim();
 
 function plainMessage({ code, message }: NodeJS.ErrnoException): string {
-  const reason = WORDS[code ?? ''];
+  const reason = NETWORK_TROUBLES[code ?? ''];
   if (reason) return reason;
   if (/All sentinels are unreachable/.test(message)) return 'no Sentinel could be asked for the master';
   return message.replace(/\s+/g, ' ');

@@ -153,13 +153,16 @@ export class Connection {
 
   /** Ends the session; what it held is gone when this resolves. */
   async end(signal: AbortSignal): Promise<void> {
-    if (this.isLost) return;
     this.#relay.endSession();
-    await new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-      this.#relay.closed.then(resolve);
-    });
-    this.cut();
+    try {
+      await new Promise<void>((resolve, reject) => {
+        if (signal.aborted) return reject(signal.reason);
+        signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+        this.#relay.closed.then(resolve);
+      });
+    } finally {
+      this.cut();
+    }
   }
 
   /** A client that still believes in its connection would say goodbye for the session, and wait for that. It hears of the cut soon. */

@@ -19,6 +19,7 @@ export interface Client {
   a_exists(path: string, watch: boolean, done: Done<[stat: Stat]>): number;
   aw_exists(path: string, changed: () => void, done: Done<[stat: Stat]>): number;
   a_get(path: string, watch: boolean, done: Done<[stat: Stat, data: Buffer | null]>): number;
+  a_set(path: string, data: Buffer, version: number, done: Done<[stat: Stat]>): number;
   a_get_children(path: string, watch: boolean, done: Done<[names: string[]]>): number;
   a_set_acl(path: string, version: number, acl: Acl, done: Done<[]>): number;
   a_sync(path: string, done: Done<[path: string]>): number;
@@ -52,6 +53,7 @@ export const CODES = {
   unimplemented: -6,
   noNode: -101,
   noAuth: -102,
+  badVersion: -103,
   noChildrenForEphemerals: -108,
   nodeExists: -110,
   sessionExpired: -112,

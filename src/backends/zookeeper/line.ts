@@ -17,18 +17,17 @@ export function seatPrefix(flavor: Flavor, uuid: string): string {
   return flavor === 'kazoo' ? uuid.replaceAll('-', '') + WORDS.kazoo : `_c_${uuid}${WORDS[flavor]}`;
 }
 
-/** `%010d` of a signed number: with a minus sign it has eleven characters. */
+/** `%010d` of a signed number: ten characters with its minus sign, and eleven where they do not suffice. */
 const numberAfter = (word: string, name: string): number | undefined => {
   const digits = name.slice(name.lastIndexOf(word) + word.length);
-  return name.includes(word) && /^-?\d{10}$/.test(digits) ? Number(digits) : undefined;
+  return name.includes(word) && /^(\d{10}|-\d{9,10})$/.test(digits) ? Number(digits) : undefined;
 };
 
 /**
  * The line in its order, and who does not belong into it.
  *
- * The number is the parent's count of changes as a signed 32-bit integer, which overflows from 2147483647 to -2147483648. Whoever stands in line
- * entered within less than 2³¹ changes, so the sign of the wrapped difference tells who came first (RFC 1982). Before the overflow, and
- * well after it, that is the natives' own order.
+ * The number is the parent's count of its children so far, a signed 32-bit integer. ZooKeeper does not count beyond LAST_NUMBER: it gives that
+ * number again and again, with negative ones in between when several enter at once. Nobody knows who of these came first.
  */
 export function lineOf(flavor: Flavor, children: string[]): { seats: Seat[]; strangers: string[] } {
   const seats: Seat[] = [];
@@ -39,9 +38,14 @@ export function lineOf(flavor: Flavor, children: string[]): { seats: Seat[]; str
     // Curator sorts every child into its line, Kazoo only what has its own name.
     else if (flavor !== 'kazoo' || isSeat(name)) strangers.push(name);
   }
-  seats.sort((a, b) => (a.number - b.number) | 0);
+  seats.sort((a, b) => a.number - b.number);
   return { seats, strangers };
 }
+
+const LAST_NUMBER = 2 ** 31 - 1;
+
+/** Nobody else has this number, and all who came earlier have smaller ones. */
+export const isCertain = ({ number }: Seat): boolean => number >= 0 && number < LAST_NUMBER;
 
 /** A place in the line of any recipe, those of Kazoo's read-write locks included. */
 export const isSeat = (name: string): boolean =>

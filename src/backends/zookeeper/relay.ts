@@ -1,5 +1,5 @@
 import { connect, createServer, type Socket } from 'node:net';
-import { splitEndpoint } from '../connection.ts';
+import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
 
 /**
  * The library connects to us, and we to the server. It would resolve names on the thread of our timers, tell nobody of a refused port, and close a
@@ -36,7 +36,9 @@ export async function openRelay(endpoint: string, signal: AbortSignal): Promise<
   try {
     await settled(signal, (done, fail) => {
       server.once('connect', done);
-      server.on('error', ({ message }) => fail(new Error(message || `cannot connect to ${endpoint}`)));
+      server.on('error', ({ code = '', message }: NodeJS.ErrnoException) =>
+        fail(new Error(`zookeeper at ${endpoint}: ${NETWORK_TROUBLES[code] ?? (message || code)}`)),
+      );
     });
     await settled(signal, (done, fail) => {
       listener.on('error', fail);

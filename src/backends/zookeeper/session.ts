@@ -59,12 +59,16 @@ export class Session {
     }
   }
 
-  /** Ends it at the server, if that is within reach; otherwise it runs out. */
+  /** Ends it, and with it all that it holds. Throws when the server has not confirmed that: otherwise it runs out. */
   async end(signal: AbortSignal): Promise<void> {
-    const connection = this.#connection;
-    this.#end ??= new Gone('the session is ended');
-    this.#over.abort(this.#end);
-    await connection?.end(signal);
+    const connected = this.#key && !this.#end ? this.#connected(signal) : undefined;
+    try {
+      await connected;
+    } finally {
+      this.#end ??= new Gone('the session is ended');
+      this.#over.abort(this.#end);
+    }
+    await (await connected)?.end(signal);
   }
 
   /** Leaves it to run out. */

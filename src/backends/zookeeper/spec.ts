@@ -18,6 +18,9 @@ export interface ZooKeeperSpec {
   auth: Auth | undefined;
 }
 
+/** Above the run records, which must not stand in any election's line. */
+export const BOOKS = 'elect-run-runs';
+
 const DEFAULT_PORT = 2181;
 const FORM = 'zookeeper or zookeeper://host:port,host:port/chroot';
 
@@ -49,6 +52,8 @@ export const zookeeperReader: SpecReader<ZooKeeperSpec> = {
     const name = election.replace(/^\//, '');
     const wrong = whatIsWrong(name) ?? (/^zookeeper(\/|$)/.test(name) ? 'is ZooKeeper’s own' : undefined);
     if (wrong) throw usage(`--name "${shown}" ${wrong}; ZooKeeper takes it for the path of a znode`);
+    if (name === BOOKS || name.startsWith(`${BOOKS}/`))
+      throw usage(`--name "${shown}" is where elect-run keeps its run records; choose another name`);
     if (Buffer.byteLength(name) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
   },
 };

@@ -55,10 +55,7 @@ export const ZOOKEEPER: FaultyStoreKind = {
       thaw: () => server!.thaw(),
       kill: () => server!.kill(),
       heal: () => zookeeper.heal(),
-      depose: async (name) => {
-        const [first] = (await zookeeper.children(`/${name}`)).sort((a, b) => (a.slice(-10) < b.slice(-10) ? -1 : 1));
-        await zookeeper.delete(`/${name}/${first}`);
-      },
+      depose: async (name) => zookeeper.delete((await zookeeper.line(name))[0]!),
     };
   },
 };

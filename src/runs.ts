@@ -1,0 +1,87 @@
+import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
+import { pause, within } from './clock.ts';
+
+/** One start of the job for a slot. Without an end it was cut off, or is still under way. */
+export interface Run {
+  /** RFC 3339, as every time here; times other than the slot are by the runner's clock. */
+  slot: string;
+  holder: string;
+  token: string;
+  startedAt: string;
+  endedAt?: string;
+  /** As in `$?`. */
+  status?: number;
+}
+
+/** What an election has run, the newest first. */
+export interface RunBook {
+  /** When the first leader of all came: what was scheduled before was not missed. */
+  since?: string;
+  runs: Run[];
+}
+
+/** What happens to a slot whose run has not succeeded: `crash` runs it again where it was cut off, `failure` also where its status was not 0. */
+export const RERUNS = ['never', 'crash', 'failure'] as const;
+export type Rerun = (typeof RERUNS)[number];
+
+/** Has this run settled its slot, so that nobody has to run it again? */
+export function isSettled(run: Run, rerun: Rerun): boolean {
+  if (rerun === 'never') return true;
+  if (run.endedAt === undefined) return false;
+  return rerun === 'crash' || run.status === 0;
+}
+
+/** So many are kept, re-runs included. */
+const MOST_RUNS = 50;
+/** After a request that was not answered. */
+const RETRY_MS = 200;
+
+/** The run records of an election, in its store. Each call tries again until it is answered or aborted. */
+export class Runs {
+  readonly #backend: Backend;
+  readonly #requestMs: number;
+
+  constructor(backend: Backend, requestMs: number) {
+    this.#backend = backend;
+    this.#requestMs = requestMs;
+  }
+
+  /** One attempt. */
+  async look(signal: AbortSignal): Promise<RunBook> {
+    return parseRuns((await this.#backend.readBook(within(this.#requestMs, signal)))?.text);
+  }
+
+  /**
+   * Writes what `change` makes of the book, as the leader; it is asked again with what is there when somebody else has written meanwhile. Undefined:
+   * nothing is written. Throws Gone when this place does not lead any more.
+   */
+  async change(place: Place, change: (book: RunBook) => RunBook | undefined, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      try {
+        const before = await this.#backend.readBook(within(this.#requestMs, signal));
+        const book = change(parseRuns(before?.text));
+        if (!book) return;
+        const text = JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
+        await this.#backend.writeBook(place, text, before, within(this.#requestMs, signal));
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
+        if (!(error instanceof Changed)) await pause(RETRY_MS, signal);
+      }
+      signal.throwIfAborted();
+    }
+  }
+}
+
+/** Throws Unusable for what is no book of ours: to begin anew could run a slot twice. */
+export function parseRuns(text: string | undefined): RunBook {
+  if (text === undefined) return { runs: [] };
+  try {
+    const book = JSON.parse(text) as RunBook;
+    if (Array.isArray(book.runs)) return book;
+  } catch {}
+  throw new Unusable(
+    '--name: the run record of this election in the store is damaged; it has to be JSON as elect-run writes it',
+  );
+}
