@@ -180,7 +180,7 @@ export class ZooKeeperBackend implements Backend {
   async observe(signal: AbortSignal): Promise<Observation> {
     const session = this.#sessionForBook();
     await session.call(signal, (client, done: Done<[string]>) => client.a_sync(this.#parent, done));
-    const seats = await this.#line(session, signal);
+    const seats = (await this.#line(session, signal)).map(({ name }) => name);
     const ids = await Promise.all(seats.slice(0, MOST_SHOWN).map((name) => this.#whoIs(session, name, signal)));
     if (seats.length === 0) return { leader: undefined, waiting: [] };
     const path = this.#pathOf(seats[0]!);
