@@ -98,7 +98,7 @@ test('it has what it needs and no more: no sources, no tests, no packages for de
   expect(files).toContain('bin/elect-run.js');
   expect(files).toContain('dist/main.js');
   expect(files).toContain('dist/guard.sh');
-  expect(files).toContain('dist/guard-process.js');
+  for (const name of ['cleanup', 'guard', 'witness']) expect(files).toContain(`dist/${name}-process.js`);
   expect(files).toContain('README.md');
   expect(files).toContain('LICENSE');
   expect(files.filter((path) => /^(src|test|scripts|node_modules|\.ci)\/|\.ts$|\.map$/.test(path))).toEqual([]);
