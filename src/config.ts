@@ -32,6 +32,7 @@ export interface Options extends ConnectionOptions {
   catchUp?: string;
   rerun?: string;
   hold?: string;
+  dryRun?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
@@ -184,9 +185,14 @@ function readElection(name: string | undefined, command: string, backend: Backen
       `-n, --name is needed: "${election}" only launches other programs, so its name cannot be the election's; for example -n nightly`,
     );
   }
+  mustBeElection(backend, election);
+  return election;
+}
+
+/** Throws a usage Failure for a name that the store cannot hold. */
+export function mustBeElection(backend: BackendSpec, election: string): void {
   const shown = printable(election).slice(0, 80);
   if (election === '') throw usage('--name is empty');
   if (CONTROL.test(election)) throw usage(`--name "${shown}" has a control character`);
   checkElection(backend, election, shown);
-  return election;
 }

@@ -169,10 +169,14 @@ export class EtcdBackend implements Backend {
     const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range(this.#line));
     const [first, ...waiting] = kvs as unknown as KeyValue[];
     if (!first) return { leader: undefined, waiting: [] };
-    const { TTL } = await this.#members.call(signal, ({ leaseClient }) =>
-      leaseClient.leaseTimeToLive({ ID: first.lease, keys: false }),
-    );
-    const leftMs = Number(TTL) < 0 ? 0 : Number(TTL) * 1000;
+    const { lease } = first;
+    const left =
+      lease === '0' // etcdctl put: it stays
+        ? undefined
+        : await this.#members.call(signal, ({ leaseClient }) =>
+            leaseClient.leaseTimeToLive({ ID: lease, keys: false }),
+          );
+    const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
     return {
       leader: { id: first.value.toString(), token: undefined, since: undefined, leftMs },
       waiting: waiting.map(({ value }) => value.toString()),
