@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathWithoutCompilers } from './compilers.ts';
+import { newFolder } from './folders.ts';
 import { Root } from './root.ts';
 
 /** What an image is, as far as running it goes. */
@@ -68,7 +70,10 @@ function step(image: Image, stages: Map<string, Image>, context: string, word: s
   }
 }
 
-const shell = (command: string, cwd: string) => {
-  const env = { ...process.env, npm_config_prefer_offline: 'true' };
+/** A slim image has no compilers. */
+function shell(command: string, cwd: string): void {
+  const tools = newFolder('tools');
+  const env = { ...process.env, PATH: pathWithoutCompilers(tools), npm_config_prefer_offline: 'true' };
   execFileSync('sh', ['-ec', command], { cwd, env, stdio: 'pipe' });
-};
+  rmSync(tools, { recursive: true });
+}
