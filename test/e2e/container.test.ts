@@ -1,9 +1,11 @@
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { constants, uptime } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { type Entry, guardOf, leaveNothingBehind, newElection, SHORT, stand, typesOf } from '../faults/candidates.ts';
 import { AS_PID_1, pidOneOf } from '../helpers/container.ts';
 import { counter, counterReady, REALTIME, STANDARD, sendEach } from '../helpers/counter.ts';
-import { type Elect, elect } from '../helpers/elect.ts';
+import { BIN, type Elect, elect, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
@@ -26,6 +28,24 @@ describeWith(['pidns'], 'as pid 1', () => {
     async (signal) => {
       const number = constants.signals[signal];
       expect((await box('sh', '-c', `kill -${number} $$`).ended).code).toBe(128 + number);
+    },
+  );
+
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const)(
+    '%s while elect-run is being loaded is kept for it: the kernel drops what pid 1 does not handle yet',
+    async (signal) => {
+      const dir = scratch();
+      cpSync(dirname(BIN), join(dir, 'bin'), { recursive: true });
+      mkdirSync(join(dir, 'dist'));
+      const slow = `require('node:fs').writeSync(1, 'loading');
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+        process.on('${signal}', () => process.exit(42));
+        setTimeout(() => process.exit(1), 5000);`;
+      writeFileSync(join(dir, 'dist/main.js'), slow);
+      const run = elect([], { prefix: AS_PID_1, program: [NODE, join(dir, 'bin', basename(BIN))] });
+      await run.prints('loading');
+      process.kill(await pidOneOf(run), signal);
+      expect((await run.ended).code).toBe(42);
     },
   );
 
