@@ -31,6 +31,8 @@ export interface CampaignOptions {
   report: Report;
   /** Something of ours is in the store now, or not any more: the guard has to know. */
   placed(place: Place): void;
+  /** Somebody else leads, so there is time for what the child's start would have to wait for. Called once. */
+  standsBy(): void;
   hooks: RenewalHooks;
 }
 
@@ -72,8 +74,9 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         pauseMs = FIRST_PAUSE_MS;
         if (standing.leads) return seat;
         if (isNews(standing, ledBy)) options.report({ type: 'standby', ...pick(standing) });
+        if (options.once) throw new NotElected(standing, 'somebody else leads');
+        if (!ledBy) options.standsBy();
         ledBy = standing;
-        if (options.once) throw new NotElected(ledBy, 'somebody else leads');
         await vacancy(backend, seat, standing, untilEnd);
       } catch (error) {
         if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;

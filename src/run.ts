@@ -2,7 +2,7 @@ import { Adoption } from './adoption.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, startChild } from './child.ts';
+import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
@@ -141,6 +141,7 @@ class Term {
           this.#handle = handle;
           this.#tellFacts();
         },
+        standsBy: rehearseStart,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),
@@ -316,8 +317,8 @@ class Term {
       return;
     }
     this.#marks.root = undefined;
-    this.#guard.setJob(undefined);
     this.#guard.setDeadline(Number.POSITIVE_INFINITY);
+    this.#guard.setJob(undefined);
     await this.#resign(leadership, isGone);
   }
 
