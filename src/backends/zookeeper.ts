@@ -102,10 +102,10 @@ export class ZooKeeperBackend implements Backend {
   }
 
   async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {
-    await this.#affirm(place, signal);
-    // What this server shows now is not older than that write.
     const session = place.session!;
-    const [seats, [stat]] = await Promise.all([
+    // All of a session's requests are answered in their order: what the server shows is not older than that write.
+    const [, seats, [stat]] = await Promise.all([
+      this.#affirm(place, signal),
       this.#line(session, signal),
       this.#ask<[{ czxid: number; ephemeralOwner: string }]>(session, signal, place, (client, done) =>
         client.a_exists(place.path!, false, done),
