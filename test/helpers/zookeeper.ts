@@ -145,6 +145,11 @@ export class ZooKeeper {
     await this.call<[]>((client, done) => client.a_set_acl('/jobs', -1, acl, done));
   }
 
+  /** Requests and pings that the first member has received, this question included. */
+  async received(): Promise<number> {
+    return Number(/^Received: (\d+)/m.exec(await tell(this.endpoints[0]!, 'srvr'))![1]);
+  }
+
   /** Everything as at the beginning: nobody frozen, all running. */
   async heal(): Promise<void> {
     for (const member of this.members) {
@@ -162,7 +167,11 @@ export class ZooKeeper {
 }
 
 /** `leader`, `follower` or `standalone`; undefined: it does not serve. */
-function modeOf(endpoint: string): Promise<string | undefined> {
+const modeOf = async (endpoint: string): Promise<string | undefined> =>
+  /^Mode: (\w+)/m.exec(await tell(endpoint, 'srvr'))?.[1];
+
+/** What a server answers to one of ZooKeeper's words of four letters; nothing, if it does not answer. */
+function tell(endpoint: string, word: string): Promise<string> {
   return new Promise((resolve) => {
     const [host, port] = endpoint.split(':');
     const socket = connect({ host: host!, port: Number(port), timeout: 1000 });
@@ -170,9 +179,9 @@ function modeOf(endpoint: string): Promise<string | undefined> {
     socket.on('data', (chunk) => {
       text += chunk;
     });
-    socket.on('connect', () => socket.write('srvr'));
+    socket.on('connect', () => socket.write(word));
     socket.on('timeout', () => socket.destroy());
     socket.on('error', () => {});
-    socket.on('close', () => resolve(/^Mode: (\w+)/m.exec(text)?.[1]));
+    socket.on('close', () => resolve(text));
   });
 }
