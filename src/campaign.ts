@@ -36,8 +36,9 @@ export interface CampaignOptions {
   hooks: RenewalHooks;
 }
 
-/** Watches can break without a word: look at the line again after this, at the latest. */
+/** Watches can break without a word: look again after this, or a share of the ttl, whichever is longer, and up to a half more. */
 const LOOK_AGAIN_MS = 10_000;
+const LOOK_AGAIN_SHARE = 2 / 3;
 /** Connecting takes longer than a request on an open connection. */
 const SHORTEST_ATTEMPT_MS = 2000;
 /** A store that stays away is spoken of now and then. */
@@ -77,7 +78,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         if (options.once) throw new NotElected(standing, 'somebody else leads');
         if (!ledBy) options.standsBy();
         ledBy = standing;
-        await vacancy(backend, seat, standing, untilEnd);
+        await vacancy(backend, seat, standing, options.timing, untilEnd);
       } catch (error) {
         if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;
         signal.throwIfAborted();
@@ -131,6 +132,7 @@ async function vacancy(
   backend: Backend,
   { place, renewal }: Leadership,
   waiting: Waiting,
+  { ttlMs }: Timing,
   signal: AbortSignal,
 ): Promise<void> {
   const over = new AbortController();
@@ -139,7 +141,7 @@ async function vacancy(
     const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
     const gone = await Promise.race([
       backend.vacancy(place, waiting, untilOver),
-      pause(LOOK_AGAIN_MS * (1 + Math.random() / 2), untilOver),
+      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), untilOver),
       lost,
     ]);
     if (gone) throw gone;

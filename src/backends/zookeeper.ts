@@ -28,6 +28,8 @@ interface ZooKeeperPlace extends Place {
   leads: boolean;
   /** The path of the znode just ahead of ours. */
   ahead: string | undefined;
+  /** Who leads, by the name of its znode. */
+  leader: { seat: string; id: string } | undefined;
 }
 
 /** A pause before a broken watch is set again, so that a dead server is not asked in a loop. */
@@ -63,7 +65,15 @@ export class ZooKeeperBackend implements Backend {
   }
 
   newPlace(): ZooKeeperPlace {
-    return { ttlMs: undefined, handle: undefined, session: undefined, path: undefined, leads: false, ahead: undefined };
+    return {
+      ttlMs: undefined,
+      handle: undefined,
+      session: undefined,
+      path: undefined,
+      leads: false,
+      ahead: undefined,
+      leader: undefined,
+    };
   }
 
   async acquire(place: ZooKeeperPlace, signal: AbortSignal): Promise<Leading | Waiting> {
@@ -83,7 +93,7 @@ export class ZooKeeperBackend implements Backend {
     place.ahead = this.#pathOf(seats[position - 1]!);
     return {
       leads: false,
-      leader: await this.#whoIs(session, seats[0]!, signal),
+      leader: await this.#whoLeads(place, session, seats[0]!, signal),
       since: undefined,
       position: position + 1,
     };
@@ -98,7 +108,15 @@ export class ZooKeeperBackend implements Backend {
   }
 
   async vacancy(place: ZooKeeperPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    await this.#disappears(place.session!, place.ahead!, signal);
+    while (!signal.aborted) {
+      try {
+        await place.session!.change(place.ahead!, signal);
+        return; // whatever it was: the next look tells
+      } catch (error) {
+        if (error instanceof Gone) return;
+        await pause(REOPEN_MS, signal);
+      }
+    }
   }
 
   async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {
@@ -218,12 +236,19 @@ export class ZooKeeperBackend implements Backend {
     }
   }
 
-  async #whoIs(session: Session, name: string, signal: AbortSignal): Promise<string | undefined> {
+  async #whoLeads(
+    place: ZooKeeperPlace,
+    session: Session,
+    seat: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    if (place.leader?.seat === seat) return place.leader.id;
     try {
       const [, data] = await session.call(signal, (client, done: Done<[unknown, Buffer | null]>) =>
-        client.a_get(this.#pathOf(name), false, done as never),
+        client.a_get(this.#pathOf(seat), false, done as never),
       );
-      return data?.toString();
+      place.leader = { seat, id: data?.toString() ?? '' };
+      return place.leader.id;
     } catch (error) {
       if (isAnswer(error, CODES.noNode, CODES.noAuth)) return undefined;
       throw error;
