@@ -15,7 +15,7 @@ const LOOP = `until [ "$(redis-cli -p "$PORT" set "$NAME" shell nx px 60000)" = 
 "$@"; redis-cli -p "$PORT" del "$NAME" >/dev/null`;
 
 /**
- * By name: `backend` and `env` for elect-run, the aim for a hand-over in ms, `others`, each with the command line for an election and a job, and how many
+ * By name: `backend` and `env` for elect-run, the aim for a hand-over (in ms; 'first': as fast as the first of the others), `others`, each with the command line for an election and a job, and how many
  * `requests` the server has had so far.
  */
 export async function startStores(names, root) {
@@ -37,7 +37,7 @@ export async function startStores(names, root) {
     const loop = (election, job) => ['env', `NAME=${election}`, 'sh', '-c', LOOP, 'loop', ...job];
     const others = [{ key: '`SET NX` in a shell loop of 50 ms', command: loop, env }];
     const requests = async () => Number(/^total_reads_processed:(\d+)/m.exec(await redis.cli('info', 'stats'))[1]);
-    stores.redis = { backend: redis.url, env: {}, handOverMs: 6, others, requests };
+    stores.redis = { backend: redis.url, env: {}, handOverAim: 6, others, requests };
   }
   if (names.includes('zookeeper')) {
     const zookeeper = await ZooKeeper.start();
@@ -54,7 +54,7 @@ export async function startStores(names, root) {
       ...(curator ? [native('Curator, LeaderLatch', curator, 'latch')] : []),
     ];
     const requests = () => zookeeper.received();
-    stores.zookeeper = { backend: zookeeper.url, env: {}, handOverMs: 5.8, others, requests };
+    stores.zookeeper = { backend: zookeeper.url, env: {}, handOverAim: 'first', others, requests };
   }
   if (names.includes('kubernetes') && KUBE_APISERVER) {
     const kubernetes = await Kubernetes.start();
@@ -64,9 +64,9 @@ export async function startStores(names, root) {
       ...[process.execPath, join(root, 'test/natives/client-go-candidate.mjs'), kubeconfig, 'default', election],
       ...[`candidate-${++candidates}`, '15', '2', ...job],
     ];
-    const others = [{ key: 'as client-go (15 s, polls every 2 to 4.4 s)', command: clientGo, env: {} }];
+    const others = [{ key: 'client-go, in JavaScript, retrying every 2 s', command: clientGo, env: {} }];
     const requests = () => kubernetes.answered();
-    stores.kubernetes = { backend: kubernetes.url, env: kubernetes.env, handOverMs: 50, others, requests };
+    stores.kubernetes = { backend: kubernetes.url, env: kubernetes.env, handOverAim: 50, others, requests };
   }
   return { stores, stop: stopServers };
 }
