@@ -151,11 +151,7 @@ class Term {
     );
     // Takes some milliseconds, in which the store can answer.
     if (!this.#adoption) {
-      this.#adoption = new Adoption((orphans) => {
-        this.#marks.known = orphans;
-        this.#tellFacts();
-        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
-      });
+      this.#adoption = new Adoption();
       this.#signals.catchRealtime();
     }
     return campaigning;
@@ -244,6 +240,11 @@ class Term {
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
+      this.#adoption?.watch((orphans) => {
+        this.#marks.known = orphans;
+        this.#tellFacts();
+        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
+      });
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token });
       return child;
     } catch (error) {
