@@ -133,7 +133,7 @@ function measures() {
           (count, index, all) => index === all.length - 1 || count < options.standbys,
         ),
         handOvers: options.quick ? 2 : 5,
-        renewEveryMs: (CROWD_TTL_S * 1000) / 3,
+        ttlMs: CROWD_TTL_S * 1000,
         folder,
         progress,
       }),

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { failure, launch, pause, said } from './measures.mjs';
 import { end, Job } from './processes.mjs';
 
+/** By default. */
+const RENEWALS_PER_TTL = 3;
 /** So many start, or end, at the same time. */
 const AT_ONCE = 4;
 /** After a hand-over, until its last requests are made. */
@@ -13,7 +15,7 @@ const QUIET_MS = 1000;
  * For each candidate: by number of standbys the hand-overs, each with its `ms` and the `requests` that the store received between the order to the one job
  * to end and the start of the next one; the `requestsPerRenewal` of a standby while nothing happens; and how often two jobs were at work at once.
  */
-export async function measureStandbys(candidates, { counts, handOvers, renewEveryMs, folder, progress }) {
+export async function measureStandbys(candidates, { counts, handOvers, ttlMs, folder, progress }) {
   const results = new Map();
   for (const candidate of candidates) {
     const crowd = new Crowd(candidate, folder);
@@ -25,7 +27,7 @@ export async function measureStandbys(candidates, { counts, handOvers, renewEver
         await pause(QUIET_MS);
         if (count === counts.at(-1)) {
           progress(`standbys ${candidate.key}: at rest`);
-          result.requestsPerRenewal = (await during(() => pause(renewEveryMs))).requests / count;
+          result.requestsPerRenewal = (await during(() => pause(ttlMs))).requests / count / RENEWALS_PER_TTL;
         }
         result.handOvers[count] = [];
         for (let done = 1; done <= handOvers; done++) {
