@@ -15,6 +15,7 @@ const NEEDED = {
   'default-jre-headless': 'java',
   'default-jdk-headless': 'javac',
   'python3-kazoo': '/usr/lib/python3/dist-packages/kazoo/__init__.py',
+  python3: 'python3',
   'util-linux': 'flock',
   tmux: 'tmux',
   less: 'less',

@@ -19,6 +19,7 @@ const NEEDS = {
   flock: () => program('flock', 'util-linux'),
   tmux: () => program('tmux', 'tmux'),
   bash: () => program('bash', 'bash'),
+  python3: () => program('python3', 'python3'),
   perl: () => program('perl', 'perl'),
   less: () => program('less', 'less'),
   faketime: () => (LIBFAKETIME === undefined ? 'libfaketime is not installed: apt-get install libfaketime' : undefined),
