@@ -24,6 +24,7 @@ const NEEDED = {
   nftables: 'nft',
   libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
   'man-db': 'man',
+  systemd: '/lib/systemd/systemd',
 };
 
 const path = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
