@@ -51,7 +51,7 @@ exec setpriv --pdeathsig KILL -- unshare --fork --kill-child --pid --mount --net
   ip link set lo up
   hostname box
   exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=/etc/systemd/system \\
-    chroot . /lib/systemd/systemd --system --unit=box.target --log-target=console --show-status=no
+    chroot . /lib/systemd/systemd --system --unit=box.target --log-target=journal --show-status=no
 ' sh "$folder" "$repository" "$node"
 `;
 
@@ -116,7 +116,7 @@ export class SystemdBox implements Servers {
     const [inside, outside] = FOLDERS.find(([folder]) => path.startsWith(`${folder}/`))!;
     const file = join(this.folder, outside, path.slice(inside.length));
     mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, text, { mode: 0o755 });
+    writeFileSync(file, text, { mode: outside === 'bin' ? 0o755 : 0o644 });
   }
 
   /** Runs a command in there; throws when it fails. */
@@ -166,6 +166,12 @@ export class SystemdBox implements Servers {
       .split('\n')
       .filter(Boolean)
       .map((line) => JSON.parse(line));
+  }
+
+  /** What systemd itself said of the unit. */
+  async said(unit: string): Promise<string> {
+    await this.exec('journalctl', '--sync');
+    return this.exec('journalctl', '-o', 'cat', '--no-pager', `UNIT=${unit}`);
   }
 
   async stop(): Promise<void> {
