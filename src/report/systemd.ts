@@ -54,7 +54,8 @@ class Systemd {
   /** From winning to having given the lease back. */
   #leads = false;
   #leading = '';
-  #childStatus = '';
+  /** What else there is to say of it: the next slot, or the child's own words. */
+  #then = '';
   /** As a standby: our place in line stands until then; Infinity where we have none that runs out. */
   #placeUntilAt = Number.POSITIVE_INFINITY;
   #stoppedBy = 0;
@@ -94,10 +95,18 @@ class Systemd {
         this.#leads = true;
         this.#isSteppingDown = false;
         this.#leading = `leading with token ${event.token} since ${new Date().toISOString()}`;
-        this.#childStatus = '';
+        this.#then = '';
         this.#ping();
         break;
+      case 'slot-settled':
+        lines.push(...this.#ready());
+        break;
+      case 'scheduled':
+        this.#then = `; ${describe(event)}`;
+        lines.push(...this.#ready());
+        break;
       case 'started':
+        this.#then = '';
         if (this.#config.readyOn === 'standby' || !this.#config.notifyChild) lines.push(...this.#ready());
         break;
       case 'renewed':
@@ -117,7 +126,8 @@ class Systemd {
         if (!this.#config.rejoin) lines.push(...this.#stopping(event.killInMs));
         break;
       case 'ended':
-        lines.push(...this.#stopping(this.#config.timing.graceMs));
+        // Perhaps not the end of us: there are --schedule and --hold.
+        if (this.#isStopping) this.#stopping(this.#config.timing.graceMs);
         break;
       case 'deposed':
       case 'resigned':
@@ -134,11 +144,12 @@ class Systemd {
   #status(event: Event): string | undefined {
     switch (event.type) {
       case 'elected':
+      case 'scheduled':
       case 'started':
       case 'resumed':
-        return this.#leadingNow();
+        return this.#leading + this.#then;
       case 'notified':
-        return event.lines.some((line) => line.startsWith(STATUS)) ? this.#leadingNow() : undefined;
+        return event.lines.some((line) => line.startsWith(STATUS)) ? this.#leading + this.#then : undefined;
       case 'renewed':
       case 'place-renewed':
       case 'place-lost':
@@ -149,10 +160,6 @@ class Systemd {
       default:
         return describe(event);
     }
-  }
-
-  #leadingNow(): string {
-    return this.#childStatus ? `${this.#leading}: ${this.#childStatus}` : this.#leading;
   }
 
   #ready(): string[] {
@@ -192,7 +199,7 @@ class Systemd {
 
   #passOn(lines: string[]): string[] {
     const status = lines.find((line) => line.startsWith(STATUS));
-    if (status !== undefined) this.#childStatus = status.slice(STATUS.length);
+    if (status !== undefined) this.#then = `: ${status.slice(STATUS.length)}`;
     // The child stops, since it was told to; we go on.
     const goesOn = this.#isSteppingDown && this.#config.rejoin;
     const passed = lines.filter((line) => PASSED_ON.test(line) && !(goesOn && line === 'STOPPING=1'));

@@ -46,7 +46,7 @@ describeWith(['python3'], 'READY=1', () => {
     expect((await socket.hears('READY=1')).pid).toBe(run.pid);
     run.process.stdin!.end('\n');
     await run.ended;
-    await socket.hears('STOPPING=1');
+    await socket.hears('STATUS=lease given back');
     expect(socket.count('READY=1')).toBe(1);
   });
 
@@ -85,6 +85,22 @@ describeWith(['python3'], 'READY=1', () => {
     expect((await elect([...(await led()), '--no-wait', '--', 'true'], { env: socket.env }).ended).code).toBe(75);
     await socket.hears(/^STATUS=not elected: /);
     expect(socket.count('READY=1')).toBe(0);
+  });
+
+  test('does not wait for the first slot of a schedule', async () => {
+    const socket = await NotifySocket.open();
+    elect([...election(), '--schedule', '0 0 1 1 *', '--', 'true'], { env: socket.env });
+    await socket.hears('READY=1');
+    await socket.hears(/^STATUS=leading with token 1 since \S+; the next slot is \d{4}-/);
+  });
+
+  test('comes from one that finds nothing to do', async () => {
+    const socket = await NotifySocket.open();
+    const args = [...election(), '--once-per', '0 0 1 1 *', '--', 'true'];
+    expect((await elect(args).ended).code).toBe(0);
+    expect((await elect(args, { env: socket.env }).ended).code).toBe(0);
+    await socket.hears('READY=1');
+    await socket.hears(/^STATUS=nothing to do/);
   });
 
   test('reaches an abstract socket', async () => {
@@ -318,6 +334,15 @@ describeWith(['python3'], 'STOPPING=1', () => {
     await socket.hears('READY=1');
     run.kill('SIGINT');
     expect((await run.ended).code).toBe(130);
+    await socket.hears('STOPPING=1');
+  });
+
+  test('does not come with the end of a command after which the leadership is kept', async () => {
+    const socket = await NotifySocket.open();
+    const run = elect([...election(), '--hold', '1h', '--', 'true'], { env: socket.env });
+    await socket.hears(/^STATUS=keeping the leadership/);
+    expect(socket.count('STOPPING=1')).toBe(0);
+    run.kill('SIGTERM');
     await socket.hears('STOPPING=1');
   });
 

@@ -28,6 +28,8 @@ until [ "$ending" ]; do sleep 0.05; done
 sleep 0.3
 `;
 
+const ENDED = 'the child ended with status 0';
+
 const ETCD = `[Service]
 Type=notify
 ExecStart=etcd --data-dir /var/lib/etcd --log-level error
@@ -53,6 +55,7 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
 
   afterEach(async () => {
     await box.systemctl('stop', 'elect-run*');
+    await box.exec('etcdctl', 'del', '--from-key', '');
     await box.try('systemctl', 'reset-failed');
   });
 
@@ -119,13 +122,16 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
     }
   });
 
-  test('a stop is one TERM to the command, and time for it to end', async () => {
+  test('a stop is TERM to elect-run alone, which passes it on once and waits for the end', async () => {
     await startLeading(MAILER);
     const before = await count(MAILER, '/usr/local/bin/mailer: TERM');
     const jobs = await jobsOf(MAILER);
     await box.systemctl('stop', MAILER);
     expect(await count(MAILER, '/usr/local/bin/mailer: TERM')).toBe(before + 1);
     expect(jobs.filter(alive)).toEqual([]);
+    const said = await messages(MAILER);
+    // What has left the command's group is ended after it.
+    expect(said.lastIndexOf('/usr/local/bin/hidden: TERM')).toBeGreaterThan(said.lastIndexOf(ENDED));
   });
 
   test('a reload reaches the command of the leader', async () => {
@@ -248,22 +254,22 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
     expect(pids.map(commandLine)).toContainEqual(['/bin/sh', '/usr/local/bin/queue', '--workers', '4']);
   });
 
-  test('the timer is due at midnight, and starts the command', async () => {
+  test('the timer is due at midnight, and starts the command once for a slot', async () => {
     const timer = 'elect-run-report.timer';
     await box.systemctl('start', timer);
     expect(await box.show(timer, 'NextElapseUSecRealtime')).toMatch(/ 00:00:00 /);
     await box.systemctl('stop', timer);
-    await override(REPORT, `ExecStart=\n${ONCE}`);
     box.file(`${UNITS}/${timer}.d/test.conf`, '[Timer]\nOnActiveSec=100ms\n');
     await box.systemctl('daemon-reload');
     await box.systemctl('start', timer);
     await until(async () => (await messages(REPORT)).some((line) => line.startsWith('working with token')), 'a report');
-    await box.systemctl('stop', timer);
+    await box.systemctl('stop', REPORT);
+    await box.systemctl('start', REPORT);
+    expect(await messages(REPORT)).toContainEqual(expect.stringMatching(/^nothing to do: slot \S+ was run by box-/));
   });
 
   test('a timer on a host whose turn it is not has done nothing, and not failed', async () => {
-    await override(REPORT, `ExecStart=\n${ONCE}`);
-    box.file(`${UNITS}/elect-run-elsewhere.service`, `[Service]\n${ONCE}`);
+    box.file(`${UNITS}/elect-run-elsewhere.service`, FILES[`${UNITS}/${REPORT}`]!.replace('Type=oneshot', ''));
     await box.systemctl('daemon-reload');
     await box.systemctl('start', 'elect-run-elsewhere');
     await until(async () => (await messages('elect-run-elsewhere.service')).some((line) => /^working/.test(line)), '');
@@ -272,6 +278,3 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
     expect(await box.show(REPORT, 'ActiveState')).toBe('inactive');
   });
 });
-
-/** The guide's line without the slots, which are another matter. */
-const ONCE = /^ExecStart=.*\n/m.exec(FILES[`${UNITS}/${REPORT}`]!)![0].replace(/ --once-per '[^']*'/, '');
