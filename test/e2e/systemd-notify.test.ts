@@ -59,7 +59,9 @@ describeWith(['python3'], 'READY=1', () => {
     await socket.hears('READY=1');
     expect(run.events.map(({ event }) => event)).toContain('standby');
     holder.kill('SIGTERM');
-    await socket.hears(/^STATUS=leading/);
+    await run.event('started');
+    run.kill('SIGTERM');
+    await socket.hears('STATUS=lease given back');
     expect(socket.count('READY=1')).toBe(1);
   });
 

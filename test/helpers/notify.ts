@@ -65,10 +65,9 @@ export class NotifySocket {
   /** Until a line has come that is this one, or fits. */
   hears(line: string | RegExp): Promise<Notification> {
     const fits = (other: string) => (typeof line === 'string' ? other === line : line.test(other));
-    return until(
-      () => this.received.find(({ lines }) => lines.some(fits)),
-      `${line} among ${JSON.stringify(this.lines)}`,
-    );
+    return until(() => this.received.find(({ lines }) => lines.some(fits)), '').catch(() => {
+      throw new Error(`${line} is not among ${JSON.stringify(this.lines, null, 1)}`);
+    });
   }
 
   /** It stays open and takes nothing: what is sent waits in its queue, until that is full. */
