@@ -15,7 +15,7 @@ const PROTOS = fileURLToPath(new URL('../node_modules/etcd3/proto/', import.meta
 const USED = {
   KV: ['Range', 'Txn'],
   Watch: ['Watch'],
-  Lease: ['LeaseGrant', 'LeaseRevoke', 'LeaseKeepAlive'],
+  Lease: ['LeaseGrant', 'LeaseRevoke', 'LeaseKeepAlive', 'LeaseTimeToLive'],
   Auth: ['Authenticate'],
 };
 

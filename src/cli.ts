@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander';
+import type { ConnectionOptions } from './backends/connection.ts';
 import { BACKEND_FORMS } from './backends/spec.ts';
 import { LOG_FORMATS, type Options } from './config.ts';
 import { EXIT, Failure } from './outcome.ts';
@@ -7,6 +8,14 @@ export interface Invocation {
   options: Options;
   command: string;
   args: string[];
+}
+
+/** Of a subcommand that looks at an election. */
+export interface ElectionOptions extends ConnectionOptions {
+  backend: string;
+  name?: string;
+  json?: boolean;
+  verbose: number;
 }
 
 const EXAMPLES = `
@@ -24,16 +33,44 @@ function show(text: string): void {
   process.stdout.write(text);
 }
 
+/** Every option is a variable, too. */
+function option(flags: string, description: string): Option {
+  const made = new Option(flags, description);
+  return made.env(`ELECT_RUN_${made.name().toUpperCase().replaceAll('-', '_')}`);
+}
+
+const backendOption = () => option('-b, --backend <name|url>', BACKEND_FORMS).default('file');
+
+const connectionOptions = () => [
+  option('--cacert <file>', 'the CA of the store'),
+  option('--cert <file>', 'our certificate'),
+  option('--key <file>', "our certificate's key"),
+  option('--user <user[:password]>', 'the user of the store'),
+  option('--password-file <file>', 'the file with the password'),
+  option('--redis-wait-replicas <n>', 'how many replicas have to confirm; default: 0'),
+  option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
+];
+
+const verboseOption = () =>
+  new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces (env: ELECT_RUN_VERBOSE=1|2)')
+    .argParser((_value, before: number) => before + 1)
+    .default(0, '');
+
+const withOptions = (command: Command, options: Option[]): Command =>
+  options.reduce((built, one) => built.addOption(one), command);
+
+const quietly = (command: Command): Command =>
+  command
+    .helpOption('-h, --help')
+    .exitOverride()
+    .configureOutput({ writeOut: show, writeErr: () => {}, outputError: () => {} });
+
 function program(version: string): Command {
-  const option = (flags: string, description: string) => {
-    const made = new Option(flags, description);
-    return made.env(`ELECT_RUN_${made.name().toUpperCase().replaceAll('-', '_')}`);
-  };
-  return new Command('elect-run')
+  const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]')
+    .usage('[options] -- COMMAND [ARG…]\n       elect-run status [options]')
     .argument('[command...]', 'the command and its arguments')
-    .addOption(option('-b, --backend <name|url>', BACKEND_FORMS).default('file'))
+    .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
     .addOption(option('--id <label>', 'how others see us; default: the host name'))
     .addOption(option('--ttl <duration>', "the lease's length (default: 15s)"))
@@ -57,47 +94,58 @@ function program(version: string): Command {
     )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
-    .addOption(option('--cacert <file>', 'the CA of the store'))
-    .addOption(option('--cert <file>', 'our certificate'))
-    .addOption(option('--key <file>', "our certificate's key"))
-    .addOption(option('--user <user[:password]>', 'the user of the store'))
-    .addOption(option('--password-file <file>', 'the file with the password'))
-    .addOption(option('--redis-wait-replicas <n>', 'how many replicas have to confirm; default: 0'))
-    .addOption(
-      option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
-    )
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
-    .addOption(
-      new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces (env: ELECT_RUN_VERBOSE=1|2)')
-        .argParser((_value, before: number) => before + 1)
-        .default(0, ''),
-    )
+    .addOption(verboseOption())
+    .addOption(new Option('--dry-run', 'connect, show what would be done and who leads, and run nothing'))
     .version(version, '-V, --version')
-    .helpOption('-h, --help')
     .addHelpText('after', EXAMPLES)
-    .passThroughOptions()
-    .exitOverride()
-    .configureOutput({ writeOut: show, writeErr: () => {}, outputError: () => {} });
+    .passThroughOptions();
+  return quietly(withOptions(command, connectionOptions()));
+}
+
+/** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
+export const SUBCOMMANDS = ['status'] as const;
+export type Subcommand = (typeof SUBCOMMANDS)[number];
+
+const DESCRIPTIONS: Record<Subcommand, string> = {
+  status: 'Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.',
+};
+
+/** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */
+export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.ProcessEnv): ElectionOptions | undefined {
+  const command = new Command(`elect-run ${name}`)
+    .description(DESCRIPTIONS[name])
+    .addOption(backendOption())
+    .addOption(option('-n, --name <name>', 'the election; inside of a command: its own'))
+    .addOption(new Option('--json', 'for programs'))
+    .addOption(verboseOption())
+    .allowExcessArguments(false);
+  return parsed(quietly(withOptions(command, connectionOptions())), argv, env)?.opts<ElectionOptions>();
+}
+
+/** Undefined: help or the version was printed. */
+function parsed(command: Command, argv: string[], env: NodeJS.ProcessEnv): Command | undefined {
+  // Set but empty is how compose files and units leave a variable out.
+  for (const name of Object.keys(env)) if (name.startsWith('ELECT_RUN_') && env[name] === '') delete env[name];
+  try {
+    return command.parse(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return undefined;
+    throw new Failure(
+      EXIT.usage,
+      `${error.message.replace(/^error: /, '').replaceAll('\n', ' ')}; see ${command.name()} --help`,
+    );
+  }
 }
 
 /**
  * Reads the command line, with ELECT_RUN_* variables as defaults. Returns undefined when help or the version was printed. Throws a usage Failure.
  */
 export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version: string): Invocation | undefined {
-  // Set but empty is how compose files and units leave a variable out.
-  for (const name of Object.keys(env)) if (name.startsWith('ELECT_RUN_') && env[name] === '') delete env[name];
-  const command = program(version);
-  try {
-    command.parse(argv, { from: 'user' });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return undefined;
-    throw new Failure(
-      EXIT.usage,
-      `${error.message.replace(/^error: /, '').replaceAll('\n', ' ')}; see elect-run --help`,
-    );
-  }
+  const command = parsed(program(version), argv, env);
+  if (!command) return undefined;
   const [file, ...args] = command.args;
   if (file === undefined)
     throw new Failure(EXIT.usage, 'no command; write: elect-run [options] -- COMMAND [ARG…]; see elect-run --help');

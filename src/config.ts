@@ -37,6 +37,7 @@ export interface Options extends ConnectionOptions {
   hold?: string;
   readyOn: string;
   notifyChild?: boolean;
+  dryRun?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
@@ -195,9 +196,14 @@ function readElection(name: string | undefined, command: string, backend: Backen
       `-n, --name is needed: "${election}" only launches other programs, so its name cannot be the election's; for example -n nightly`,
     );
   }
+  mustBeElection(backend, election);
+  return election;
+}
+
+/** Throws a usage Failure for a name that the store cannot hold. */
+export function mustBeElection(backend: BackendSpec, election: string): void {
   const shown = printable(election).slice(0, 80);
   if (election === '') throw usage('--name is empty');
   if (CONTROL.test(election)) throw usage(`--name "${shown}" has a control character`);
   checkElection(backend, election, shown);
-  return election;
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine } from './cli.ts';
+import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -16,6 +16,8 @@ async function main(): Promise<number> {
   const signals = new Signals();
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
+    const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
+    if (subcommand) return await runSubcommand(subcommand);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -34,11 +36,11 @@ async function main(): Promise<number> {
       ttlMs: config.timing.ttlMs,
       requestMs: config.timing.requestMs,
     };
-    const agenda = config.timetable
-      ? (await import('./timetable.ts')).readAgenda(config.timetable)
-      : () => new OneRun();
+    const timetable = config.timetable && (await import('./timetable.ts')).readTimetable(config.timetable);
     const backend = await openBackend(config.backend, candidate);
-    return await run(config, backend, candidate, agenda(backend, candidate.requestMs, report), report, signals);
+    if (options.dryRun) return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
+    return await run(config, backend, candidate, agenda, report, signals);
   } catch (error) {
     const { message, stack } = error as Error;
     if (message)
@@ -48,6 +50,17 @@ async function main(): Promise<number> {
         stack,
       });
     return error instanceof Failure ? error.code : EXIT.software;
+  }
+}
+
+/** Those that look at an election from outside. */
+async function runSubcommand(name: Subcommand): Promise<number> {
+  const options = readSubcommand(name, process.argv.slice(3), process.env);
+  if (!options) return 0;
+  hideSecrets();
+  switch (name) {
+    case 'status':
+      return (await import('./cli/status.ts')).status(options, process.env);
   }
 }
 

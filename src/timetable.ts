@@ -10,15 +10,26 @@ import { readSlots, type Slots, shortestPeriod, slotName } from './slots.ts';
 
 const DEFAULT_SKEW_MS = 5000;
 
-/** What a timetable means for a process that starts now. Throws a usage Failure. */
-export function readAgenda(timetable: Timetable): (backend: Backend, requestMs: number, report: Report) => Agenda {
+/** What a timetable means for a process that starts now. Throws a usage Failure. `text`: for people. */
+export function readTimetable(timetable: Timetable): {
+  text: string;
+  agenda(backend: Backend, requestMs: number, report: Report): Agenda;
+} {
   const { option, text, timezone, rerun, catchUpMs } = timetable;
   const slots = readSlots(option, text, timezone);
-  if (option === '--schedule')
-    return (backend, requestMs, report) => new Schedule(backend, requestMs, report, { slots, rerun, catchUpMs });
+  if (option === '--schedule') {
+    const next = slots.next(Date.now());
+    return {
+      text: next === undefined ? 'no slot any more' : `the next slot is ${slotName(next)}`,
+      agenda: (backend, requestMs, report) => new Schedule(backend, requestMs, report, { slots, rerun, catchUpMs }),
+    };
+  }
   const slot = slots.latest(Date.now() + skewFor(timetable, slots));
   if (slot === undefined) throw usage(`--once-per "${text}" has no slot yet`);
-  return (backend, requestMs, report) => new OneSlot(backend, requestMs, report, slot, rerun);
+  return {
+    text: `slot ${slotName(slot)}, if nobody has run it`,
+    agenda: (backend, requestMs, report) => new OneSlot(backend, requestMs, report, slot, rerun),
+  };
 }
 
 /** Half a period is the most: beyond it a start in time would count for the slot after. */

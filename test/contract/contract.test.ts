@@ -201,6 +201,22 @@ for (const kind of STORES) {
       expect(await leadInTurn(second)).toBeGreaterThan(0n);
     });
 
+    test('an observer sees who leads and who waits, and enters nothing', async () => {
+      inElection();
+      const [first, second, observer] = [await enter('first'), await enter('second'), await enter('observer')];
+      expect((await observer.backend.observe(patience())).leader).toBeUndefined();
+      const token = await lead(first);
+      await acquire(second);
+      const { leader, waiting } = await observer.backend.observe(patience());
+      expect(leader?.id).toBe('first');
+      if (leader?.token !== undefined) expect(BigInt(leader.token)).toBe(token);
+      if (waiting) expect(waiting).toEqual(['second']);
+      if (leader?.leftMs !== undefined) expect(leader.leftMs).toBeGreaterThan(0);
+      await leave(second);
+      await leave(first);
+      expect((await observer.backend.observe(patience())).leader).toBeUndefined();
+    });
+
     test('the book is written by the leader only, in place of what was read, and outlives its leaders', async () => {
       inElection();
       const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];

@@ -1,0 +1,133 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
+import { newFolder } from '../helpers/folders.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { stopServers } from '../helpers/servers.ts';
+
+const TERMINAL_ESCAPE = '\u001b[31m';
+
+async function run(...args: string[]) {
+  const { code, stdout, stderr } = await elect(args, { env: { ELECT_RUN_LOG_FORMAT: 'plain' } }).ended;
+  return { code, stdout: stdout.toString(), stderr };
+}
+
+describeWith(['flock'], 'status and --dry-run, with a file', () => {
+  afterEach(endAll);
+  const backend = `file:${newFolder('status')}`;
+
+  test('nobody leads: 75', async () => {
+    const { code, stdout } = await run('status', '-b', backend, '-n', 'idle');
+    expect(code).toBe(75);
+    expect(stdout).toMatch(/^leader +nobody$/m);
+  });
+
+  test('somebody leads: 0, with its name, token and since when; as JSON, too', async () => {
+    const leader = elect(['-b', backend, '-n', 'led', '--id', 'host-a', '--', 'sleep', '60']);
+    const { token, id } = await leader.event('elected');
+    const { code, stdout } = await run('status', '-b', backend, '-n', 'led');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`^leader +${id}, token ${token}, since \\d{4}-`, 'm'));
+    expect(JSON.parse((await run('status', '-b', backend, '-n', 'led', '--json')).stdout)).toMatchObject({
+      election: 'led',
+      backend,
+      leader: { id, token },
+      waiting: null,
+      runs: [],
+    });
+  });
+
+  test('inside of the command it needs no options', async () => {
+    const status = `"${process.execPath}" "${join(import.meta.dirname, '../../bin/elect-run.js')}" status`;
+    const { code, stdout } = await run('-q', '-b', backend, '-n', 'inner', '--', 'sh', '-c', status);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^election +inner on file:/m);
+  });
+
+  test('what was run for each slot, by whom, with which token and status', async () => {
+    await run('-q', '-b', backend, '-n', 'slots', '--once-per', 'day', '--', 'sh', '-c', 'exit 3');
+    const { code, stdout } = await run('status', '-b', backend, '-n', 'slots');
+    expect(code).toBe(75);
+    expect(stdout).toMatch(/^runs +\d{4}-\d\d-\d\dT\S+Z +status 3 after \d+ms, started .* by .*, token 1$/m);
+  });
+
+  test('a damaged run record is named, with 64', async () => {
+    mkdirSync(backend.slice('file:'.length), { recursive: true });
+    writeFileSync(join(backend.slice('file:'.length), 'damaged.runs'), 'x');
+    const { code, stderr } = await run('status', '-b', backend, '-n', 'damaged');
+    expect(code).toBe(64);
+    expect(stderr).toMatch(/the run record of this election in the store is damaged/);
+  });
+
+  test('--dry-run runs nothing and says what would be', async () => {
+    const { code, stdout } = await run(
+      '-b',
+      backend,
+      '-n',
+      'dry',
+      '--once-per',
+      'day',
+      '--dry-run',
+      '--',
+      'false',
+      'x',
+    );
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^would run +false x$/m);
+    expect(stdout).toMatch(/^schedule +slot \S+Z, if nobody has run it$/m);
+    expect((await run('status', '-b', backend, '-n', 'dry', '--json')).stdout).toContain('"runs":[]');
+  });
+
+  test.each([
+    [['status'], /-n, --name is needed: which election\?/],
+    [['status', '-n', 'a', 'b'], /too many arguments/],
+    [['status', '-n', 'a', '--ttl', '1s'], /unknown option '--ttl'/],
+    [['status', '-n', 'a/b'], /--name "a\/b": with --backend file/],
+  ])('%s is refused with 64', async (args, says) => {
+    const { code, stderr } = await run(...args);
+    expect(code).toBe(64);
+    expect(stderr).toMatch(says);
+  });
+});
+
+describeWith(['etcd', 'etcdctl'], 'status and --dry-run, with etcd', () => {
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+  afterEach(endAll);
+  afterAll(stopServers);
+
+  test('who stands by is shown in its order, and how long the lease lasts', async () => {
+    const names = ['first', 'second', 'third'];
+    for (const [index, name] of names.entries())
+      await elect(['-b', etcd.url, '-n', 'line', '--id', name, '--', 'sleep', '60']).event(
+        index === 0 ? 'started' : 'standby',
+      );
+    const { code, stdout } = await run('status', '-b', etcd.url, '-n', 'line');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^leader +first-\S+, lease runs out in 1\ds unless it is renewed$/m);
+    expect(stdout).toMatch(/^standing by +second-\S+\n +third-\S+$/m);
+    expect((await run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true')).stdout).toMatch(
+      /^leader +first-.*; second-\S+, third-\S+ would be next$/m,
+    );
+    expect(await etcd.line('line')).toHaveLength(3);
+  });
+
+  test('control characters of another program’s identity do not reach the terminal', async () => {
+    await etcd.etcdctl('put', 'evil/1', `${TERMINAL_ESCAPE}evil`);
+    const { stdout } = await run('status', '-b', etcd.url, '-n', 'evil');
+    expect(stdout).toMatch(/^leader +\?\[31mevil/m);
+  });
+
+  test('a store that cannot be reached: 69, both', async () => {
+    for (const args of [['status'], ['--dry-run']]) {
+      const rest = args[0] === '--dry-run' ? ['--', 'true'] : [];
+      const { code, stderr } = await run(...args, '-b', 'etcd://127.0.0.1:1', '-n', 'a', ...rest);
+      expect(code).toBe(69);
+      expect(stderr).toMatch(/could not be reached in time: .*connection refused/);
+    }
+  });
+});
