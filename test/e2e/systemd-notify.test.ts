@@ -487,8 +487,7 @@ while True: time.sleep(1000)`,
     expect(stdout.toString()).not.toContain('NOTIFY_SOCKET');
   });
 
-  test('hears nobody but the child’s tree, ourselves and root', async () => {
-    if (process.getuid!() !== 0) return;
+  test.skipIf(process.getuid!() !== 0)('hears nobody but the child’s tree, ourselves and root', async () => {
     const socket = await NotifySocket.open();
     const stranger = (address: string) =>
       python(`
