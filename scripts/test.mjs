@@ -15,6 +15,7 @@ const NEEDED = {
   'default-jre-headless': 'java',
   'default-jdk-headless': 'javac',
   'python3-kazoo': '/usr/lib/python3/dist-packages/kazoo/__init__.py',
+  python3: 'python3',
   'util-linux': 'flock',
   tmux: 'tmux',
   less: 'less',
@@ -23,6 +24,7 @@ const NEEDED = {
   nftables: 'nft',
   libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
   'man-db': 'man',
+  systemd: '/lib/systemd/systemd',
 };
 
 const path = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];

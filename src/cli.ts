@@ -88,6 +88,10 @@ function program(version: string): Command {
     .addOption(option('--catch-up <duration>', 'run missed slots up to this age; default: the latest only'))
     .addOption(option('--rerun <when>', 'never, crash or failure: run a slot again (default: crash)'))
     .addOption(option('--hold <duration>', 'keep the leadership so long after a start at the least'))
+    .addOption(option('--ready-on <what>', 'when systemd is told READY=1: standby or leader').default('standby'))
+    .addOption(
+      new Option('--notify-child', 'the command may use sd_notify, through elect-run (env: ELECT_RUN_NOTIFY_CHILD)'),
+    )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
@@ -152,6 +156,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
+  if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
   return { options, command: file, args };

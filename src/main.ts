@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
-import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
+import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
 import { EXIT, Failure } from './outcome.ts';
@@ -28,6 +28,7 @@ async function main(): Promise<number> {
     );
     hideSecrets();
     const config = readConfig(options, command, args, process.env);
+    report = await withSystemd(report, config, process.env);
     lookUpCommand(command);
     const candidate = {
       election: config.election,
@@ -78,6 +79,21 @@ async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, ve
   if (!isForPeople || quiet) return lines;
   const { canSpin, withSpinner } = await import('./report/spinner.ts');
   return canSpin() ? withSpinner(lines) : lines;
+}
+
+/** Under systemd it is told as well. What that takes is loaded only there. */
+async function withSystemd(lines: Report, config: Config, env: NodeJS.ProcessEnv): Promise<Report> {
+  if (!env.NOTIFY_SOCKET) return lines;
+  const { readWatchdog, systemdReporter, watchdogProblem } = await import('./report/systemd.ts');
+  const watchdogMs = readWatchdog(env);
+  const problem =
+    watchdogMs === undefined ? undefined : watchdogProblem(watchdogMs, config.timing, config.backend.kind !== 'file');
+  if (problem) lines({ type: 'warning', message: problem });
+  const systemd = systemdReporter(env.NOTIFY_SOCKET, watchdogMs, config);
+  return (event) => {
+    systemd(event);
+    lines(event);
+  };
 }
 
 function version(): string {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, expect, onTestFinished, test } from 'vitest';
 import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
-import { describeWith } from '../helpers/needs.ts';
+import { describeWith, whatIsMissing } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, until } from '../helpers/procs.ts';
 import { withoutShell } from '../helpers/root.ts';
 import { scratch, script } from '../helpers/scratch.ts';
@@ -416,6 +416,15 @@ describeWith(['tmux', 'bash'], 'standing by at a terminal', () => {
     await terminal.line('early');
     holder.kill('SIGTERM');
     await terminal.shows('it read EARLY');
+  });
+
+  test('a place in line that is renewed leaves the spinner where it was', async () => {
+    expect(whatIsMissing(['etcd', 'etcdctl'])).toBe(undefined);
+    const terminal = await open();
+    const args = ['-b', (await Etcd.start()).url, '-n', 'jobs/x', '--ttl', '3s', '--renew-every', '300ms'];
+    await elect([...args, '--', 'sleep', '1000']).event('started');
+    await terminal.line(`elect-run -v ${args.join(' ')} -- true`);
+    await terminal.shows(/(our place in the store is good for \S+\n[^\n]*){3}standing by/);
   });
 
   test('a terminal of zero columns has no spinner and does not hang', async () => {
