@@ -24,7 +24,7 @@ export type Event =
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
   | { type: 'unrecorded'; slot: string; reason: string }
   | { type: 'holding'; forMs: number }
-  | { type: 'adopted'; pids: number[] }
+  | { type: 'strayed'; pids: number[] }
   | { type: 'leftovers'; pids: number[] }
   | { type: 'guard-replaced'; reason: string }
   | { type: 'resigned'; token: string }
@@ -66,7 +66,7 @@ export function levelOf(event: Event): Level {
     case 'place-lost':
     case 'renewed':
     case 'notified':
-    case 'adopted':
+    case 'strayed':
     case 'signalled':
       return 'debug';
   }

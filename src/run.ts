@@ -376,10 +376,11 @@ class Term {
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
-      this.#adoption?.watch((orphans) => {
-        this.#marks.known = orphans;
+      const group = this.#marks.ownGroup ? child.pid : readProc(process.pid)!.group;
+      this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+        this.#marks.known = strays;
         this.#tellFacts();
-        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
+        this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
       });
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
       return child;

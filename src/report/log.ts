@@ -67,8 +67,8 @@ export function describe(event: Event): string {
       return `the end of slot ${event.slot} could not be recorded, and it may be run again: ${event.reason}`;
     case 'holding':
       return `keeping the leadership for another ${formatDuration(event.forMs)} (--hold)`;
-    case 'adopted':
-      return `the guard knows the orphans of the child's tree: ${event.pids.join(', ') || 'none'}`;
+    case 'strayed':
+      return `the guard knows of what strays from the child's group: ${event.pids.join(', ') || 'nothing'}`;
     case 'leftovers':
       return `the child left ${event.pids.length} processes behind (${event.pids.join(', ')}): ending them`;
     case 'guard-replaced':

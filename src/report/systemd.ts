@@ -153,7 +153,7 @@ class Systemd {
       case 'renewed':
       case 'place-renewed':
       case 'place-lost':
-      case 'adopted':
+      case 'strayed':
       case 'guard-replaced':
       case 'warning':
         return undefined;

@@ -6,7 +6,14 @@ import { newFolder } from './folders.ts';
 import { alive, holdersOf, signal, until } from './procs.ts';
 
 /** How a job behaves once it has started; see the script. */
-export type Conduct = 'plain' | 'ignores-term' | 'escapes' | 'escapes-without-environment' | 'ends' | 'works';
+export type Conduct =
+  | 'plain'
+  | 'ignores-term'
+  | 'escapes'
+  | 'escapes-without-environment'
+  | 'leaves-without-environment'
+  | 'ends'
+  | 'works';
 
 export interface Start {
   /** Undefined: not a child of elect-run. */
@@ -169,13 +176,16 @@ exec 9>>'${lock}' </dev/null >/dev/null 2>&1
 note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--} \${ELECT_RUN_SCHEDULED_AT:--}" >>'${history}'; }
 flock --nonblock 9 || { note OVERLAP; exit 99; }
 note START
-# Its parent ends at once, it has a session of its own and ignores what can be ignored; it works on.
+# It has a session of its own and ignores what can be ignored; it works on.
+stray='${IGNORE_ALL}; echo "ESCAPED $$" >>"$0"; exec sleep infinity'
+# And its parent ends at once.
 escapee='${IGNORE_ALL}; (echo "ESCAPED $(exec sh -c "echo \\$PPID")" >>"$0"; exec sleep infinity) &'
 case $1 in
   plain) exec sleep infinity ;;
   ignores-term) trap '' TERM; exec sleep infinity ;;
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
+  leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
   ends) exit 0 ;;
   works) sleep "$2"; note DONE ;;
 esac
