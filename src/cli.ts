@@ -68,7 +68,7 @@ const quietly = (command: Command): Command =>
 function program(version: string): Command {
   const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status [options]')
+    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]')
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
@@ -105,11 +105,14 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 const DESCRIPTIONS: Record<Subcommand, string> = {
   status: 'Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.',
+  watch: 'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
+  check:
+    'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
 };
 
 /** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */

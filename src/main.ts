@@ -5,10 +5,10 @@ import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from '.
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
-import { EXIT, Failure } from './outcome.ts';
+import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { logReporter } from './report/log.ts';
 import { run } from './run.ts';
-import { Signals } from './signals.ts';
+import { endsCampaign, isStop, Signals } from './signals.ts';
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
@@ -17,7 +17,7 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
-    if (subcommand) return await runSubcommand(subcommand);
+    if (subcommand) return await runSubcommand(subcommand, signals);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -54,13 +54,22 @@ async function main(): Promise<number> {
 }
 
 /** Those that look at an election from outside. */
-async function runSubcommand(name: Subcommand): Promise<number> {
+async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
+  signals.handle((signal) => {
+    if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+    if (isStop(signal)) signals.default(signal);
+  });
   const options = readSubcommand(name, process.argv.slice(3), process.env);
   if (!options) return 0;
   hideSecrets();
+  process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
     case 'status':
       return (await import('./cli/status.ts')).status(options, process.env);
+    case 'watch':
+      return (await import('./cli/watch.ts')).watch(options, process.env);
+    case 'check':
+      return (await import('./cli/check.ts')).check(options, process.env);
   }
 }
 
