@@ -94,11 +94,10 @@ export function hasTerminal(): boolean {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0';
 }
 
+const SECRETS = ['ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
+
 /** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
-const WITHHELD = [
-  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'],
-  'ELECT_RUN_SCHEDULED_AT',
-];
+const WITHHELD = [...SECRETS, 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_SCHEDULED_AT'];
 
 export interface ChildFacts {
   token: bigint;
@@ -127,3 +126,14 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ...(facts.notifySocket === undefined ? {} : { NOTIFY_SOCKET: facts.notifySocket }),
   };
 }
+
+/** Of a child that acts for another leader: all that it is told of that one stays. */
+export function fencedEnvironment(inherited: NodeJS.ProcessEnv, token: string, id: string): NodeJS.ProcessEnv {
+  const env = { ...inherited };
+  for (const name of SECRETS) delete env[name];
+  return { ...env, FENCING_TOKEN: token, ELECT_RUN_FENCE_ID: id };
+}
+
+/** What the child has in its environment and nobody else has: `id` is unique to this process. */
+export const markOf = (id: string, isFenced: boolean): string =>
+  `${isFenced ? 'ELECT_RUN_FENCE_ID' : 'ELECT_RUN_ID'}=${id}`;

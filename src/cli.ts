@@ -18,13 +18,38 @@ export interface ElectionOptions extends ConnectionOptions {
   verbose: number;
 }
 
+export interface FenceOptions extends ConnectionOptions {
+  backend: string;
+  token?: string;
+  show?: boolean;
+  json?: boolean;
+  ttl?: string;
+  renewEvery?: string;
+  profile?: string;
+  grace?: string;
+  /** `false` is --no-wait. */
+  wait?: string | boolean;
+  logFormat: string;
+  verbose: number;
+}
+
+export interface FenceInvocation {
+  target: string;
+  options: FenceOptions;
+  isBackendGiven: boolean;
+  isTokenGiven: boolean;
+  /** Empty with --show. */
+  command: string;
+  args: string[];
+}
+
 const EXAMPLES = `
 Examples:
   elect-run -- ./job.sh                                       one at a time on this host
   elect-run --backend etcd://e1:2379,e2:2379 -- ./job.sh      one at a time on all hosts
   elect-run -b etcd -n nightly --no-wait -- python3 job.py    run it unless somebody does
 
-Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 77 refused,
+Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 76 stale token (fence), 77 refused,
 79 leadership lost and the command stopped, 126/127 command not executable/not found, 128+n signal n.`;
 
 /** Whoever reads help through head(1) has seen enough. */
@@ -51,6 +76,20 @@ const connectionOptions = () => [
   option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
 ];
 
+const leaseOptions = () => [
+  option('--ttl <duration>', "the lease's length (default: 15s)"),
+  option('--renew-every <duration>', 'default: a third of the ttl'),
+  option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'),
+  option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'),
+];
+
+const waitOptions = () => [
+  option('--wait <duration>', 'how long to campaign; default: for ever'),
+  new Option('--no-wait', 'one attempt, then exit 75 or 69 (env: ELECT_RUN_NO_WAIT)'),
+];
+
+const logFormatOption = () => option('--log-format <format>', LOG_FORMATS.join('|')).default('auto');
+
 const verboseOption = () =>
   new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces (env: ELECT_RUN_VERBOSE=1|2)')
     .argParser((_value, before: number) => before + 1)
@@ -68,17 +107,14 @@ const quietly = (command: Command): Command =>
 function program(version: string): Command {
   const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]')
+    .usage(
+      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]\n       elect-run fence TARGET [options] -- COMMAND [ARG…]',
+    )
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
-    .addOption(option('--id <label>', 'how others see us; default: the host name'))
-    .addOption(option('--ttl <duration>', "the lease's length (default: 15s)"))
-    .addOption(option('--renew-every <duration>', 'default: a third of the ttl'))
-    .addOption(option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'))
-    .addOption(option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'))
-    .addOption(option('--wait <duration>', 'how long to campaign; default: for ever'))
-    .addOption(new Option('--no-wait', 'one attempt, then exit 75 or 69 (env: ELECT_RUN_NO_WAIT)'))
+    .addOption(option('--id <label>', 'how others see us; default: the host name'));
+  withOptions(command, [...leaseOptions(), ...waitOptions()])
     .addOption(option('--on-lost <what>', 'exit or rejoin').default('exit'))
     .addOption(option('--stop-timeout <duration>', 'KILL so long after a forwarded TERM; default: never'))
     .addOption(option('--once-per <period>', 'run once in each: hour, day, 5m or a cron expression'))
@@ -94,7 +130,7 @@ function program(version: string): Command {
     )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
-    .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
+    .addOption(logFormatOption())
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(verboseOption())
     .addOption(new Option('--dry-run', 'connect, show what would be done and who leads, and run nothing'))
@@ -153,16 +189,71 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
   if (file === undefined)
     throw new Failure(EXIT.usage, 'no command; write: elect-run [options] -- COMMAND [ARG…]; see elect-run --help');
   const options = command.opts<Options>();
+  applyVariables(command, options, argv.slice(0, argv.length - command.args.length), env);
+  if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
+  if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
+  return { options, command: file, args };
+}
+
+/** What commander cannot: `flags` are the arguments that are ours. */
+function applyVariables(
+  command: Command,
+  options: { wait?: string | boolean; verbose: number },
+  flags: string[],
+  env: NodeJS.ProcessEnv,
+): void {
   // commander takes --wait and --no-wait for one option, of which the last one wins.
-  const flags = argv.slice(0, argv.length - command.args.length);
   if (flags.includes('--no-wait') && flags.some((flag) => /^--wait(=|$)/.test(flag))) {
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
-  if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
-  if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
-  return { options, command: file, args };
+}
+
+/** Reads what follows `fence`. Undefined: help was printed. Throws a usage Failure. */
+export function readFence(argv: string[], env: NodeJS.ProcessEnv): FenceInvocation | undefined {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length;
+  const flags = argv.slice(0, end);
+  const command = quietly(
+    withOptions(
+      new Command('elect-run fence')
+        .description(
+          'Run COMMAND unless TARGET, a file or with --backend a key in a store, has seen a larger token, and keep everybody else from TARGET meanwhile.',
+        )
+        .usage('TARGET [options] -- COMMAND [ARG…]\n       elect-run fence TARGET --show [--json]')
+        .argument('<TARGET>', 'a file; with --backend, and inside of a command that has one, a key')
+        .allowExcessArguments(false),
+      [
+        new Option('--token <n>', 'the token of whoever acts').env('FENCING_TOKEN'),
+        new Option('--show', 'show the highest token, and what was refused'),
+        new Option('--json', 'with --show: for programs'),
+        backendOption(),
+        ...waitOptions(),
+        ...leaseOptions(),
+        logFormatOption(),
+        verboseOption(),
+        ...connectionOptions(),
+      ],
+    ),
+  );
+  if (!parsed(command, flags, env)) return undefined;
+  const options = command.opts<FenceOptions>();
+  applyVariables(command, options, flags, env);
+  const [file = '', ...args] = argv.slice(end + 1);
+  if (file === '' && !options.show)
+    throw new Failure(
+      EXIT.usage,
+      'no command; write: elect-run fence TARGET [options] -- COMMAND [ARG…]; see elect-run fence --help',
+    );
+  const isGiven = (name: keyof FenceOptions) => command.getOptionValueSource(name) === 'cli';
+  return {
+    target: command.args[0]!,
+    options,
+    isBackendGiven: isGiven('backend'),
+    isTokenGiven: isGiven('token'),
+    command: file,
+    args,
+  };
 }
 
 const isOn = (value: string | undefined): boolean => value !== undefined && !/^(0|false|no|off)$/i.test(value);

@@ -3,7 +3,15 @@ import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
+import {
+  type Child,
+  childEnvironment,
+  fencedEnvironment,
+  hasTerminal,
+  markOf,
+  rehearseStart,
+  startChild,
+} from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
@@ -110,7 +118,7 @@ class Term {
     this.#marks = {
       root: undefined,
       ownGroup: !atTerminal,
-      id: config.id,
+      mark: markOf(config.id, agenda.actsFor !== undefined),
       reaper: process.pid,
       known: [],
       helperSessions: this.#guard.sessions,
@@ -356,6 +364,7 @@ class Term {
   async #start(due: Due, token: bigint, leadership: Leadership): Promise<Child> {
     const { command, args, election, id, timing, notifyChild } = this.#config;
     const { place } = leadership;
+    const { actsFor } = this.#agenda;
     if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
       const child = await startChild({
@@ -363,15 +372,18 @@ class Term {
         args,
         ownGroup: this.#marks.ownGroup,
         inheritFd: place.inheritFd,
-        env: childEnvironment(process.env, {
-          token,
-          election,
-          id,
-          backendUrl: this.#backend.url,
-          ttlMs: place.ttlMs ?? timing.ttlMs,
-          slot: due.slot,
-          notifySocket: this.#notifySocket,
-        }),
+        env:
+          actsFor === undefined
+            ? childEnvironment(process.env, {
+                token,
+                election,
+                id,
+                backendUrl: this.#backend.url,
+                ttlMs: place.ttlMs ?? timing.ttlMs,
+                slot: due.slot,
+                notifySocket: this.#notifySocket,
+              })
+            : fencedEnvironment(process.env, actsFor, id),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
@@ -382,7 +394,7 @@ class Term {
         this.#tellFacts();
         this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
       });
-      this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
+      this.#report({ type: 'started', pid: child.pid, command, token: actsFor ?? this.#token, slot: due.slot });
       return child;
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;

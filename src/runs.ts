@@ -1,5 +1,6 @@
-import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
-import { pause, within } from './clock.ts';
+import { type Backend, type Place, Unusable } from './backend.ts';
+import { changeBook } from './book.ts';
+import { within } from './clock.ts';
 
 /** One start of the job for a slot. Without an end it was cut off, or is still under way. */
 export interface Run {
@@ -33,8 +34,6 @@ export function isSettled(run: Run, rerun: Rerun): boolean {
 
 /** So many are kept, re-runs included. */
 const MOST_RUNS = 50;
-/** After a request that was not answered. */
-const RETRY_MS = 200;
 
 /** The run records of an election, in its store. Each call tries again until it is answered or aborted. */
 export class Runs {
@@ -56,21 +55,11 @@ export class Runs {
    * nothing is written. Throws Gone when this place does not lead any more.
    */
   async change(place: Place, change: (book: RunBook) => RunBook | undefined, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      try {
-        const before = await this.#backend.readBook(within(this.#requestMs, signal));
-        const book = change(parseRuns(before?.text));
-        if (!book) return;
-        const text = JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
-        await this.#backend.writeBook(place, text, before, within(this.#requestMs, signal));
-        return;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
-        if (!(error instanceof Changed)) await pause(RETRY_MS, signal);
-      }
-      signal.throwIfAborted();
-    }
+    const edit = (text: string | undefined) => {
+      const book = change(parseRuns(text));
+      return book && JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
+    };
+    await changeBook(this.#backend, this.#requestMs, place, edit, signal);
   }
 }
 
