@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand, show } from './cli.ts';
 import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -52,14 +52,18 @@ async function main(): Promise<number> {
   }
 }
 
-/** Those that look at an election from outside. */
+/** What does not run a command. */
 async function runSubcommand(name: Subcommand): Promise<number> {
-  const options = readSubcommand(name, process.argv.slice(3), process.env);
-  if (!options) return 0;
+  const read = readSubcommand(name, process.argv.slice(3), process.env);
+  if (!read) return 0;
+  const { options, args } = read;
   hideSecrets();
   switch (name) {
     case 'status':
       return (await import('./cli/status.ts')).status(options, process.env);
+    case 'completion':
+      show((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
+      return 0;
   }
 }
 
