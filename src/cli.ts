@@ -104,7 +104,9 @@ function program(version: string): Command {
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|'), LOG_FORMATS).default('auto'))
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(verboseOption())
-    .addOption(new Option('--dry-run', 'connect, show what would be done and who leads, and run nothing'))
+    .addOption(
+      new Option('--dry-run', 'connect, show what would be done and who leads, run nothing (env: ELECT_RUN_DRY_RUN)'),
+    )
     .version(version, '-V, --version')
     .addHelpText('after', EXAMPLES)
     .passThroughOptions();
@@ -186,6 +188,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
   }
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
+  if (isOn(env.ELECT_RUN_DRY_RUN)) options.dryRun = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
   return { options, command: file, args };
 }
