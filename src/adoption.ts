@@ -30,14 +30,17 @@ export class Adoption {
     }
   };
 
-  readonly #watch: NodeJS.Timeout;
+  #watch: NodeJS.Timeout | undefined;
   #known = '';
 
-  /** `changed` is told of the living orphans whenever there are others than before: after our own death they are init's, and have to be known by then. */
-  constructor(changed: (orphans: Proc[]) => void) {
+  constructor() {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
     process.on('SIGCHLD', this.#reapDead);
-    this.#watch = setInterval(() => {
+  }
+
+  /** `changed` is told of the living orphans whenever there are others than before: after our own death they are init's, and have to be known by then. */
+  watch(changed: (orphans: Proc[]) => void): void {
+    this.#watch ??= setInterval(() => {
       const pids = this.#adopted();
       if (pids.join() === this.#known) return;
       this.#known = pids.join();

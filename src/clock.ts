@@ -47,6 +47,13 @@ export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve());
+  });
+}
+
 /** Aborts after the time, with a reason that can be shown, or together with the given signal. */
 export function within(durationMs: number, signal?: AbortSignal): AbortSignal {
   const late = new AbortController();

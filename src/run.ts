@@ -3,7 +3,7 @@ import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, startChild } from './child.ts';
+import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
@@ -184,6 +184,7 @@ class Term {
           this.#handle = handle;
           this.#tellFacts();
         },
+        standsBy: rehearseStart,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),
@@ -193,11 +194,7 @@ class Term {
     );
     // Takes some milliseconds, in which the store can answer.
     if (!this.#adoption) {
-      this.#adoption = new Adoption((orphans) => {
-        this.#marks.known = orphans;
-        this.#tellFacts();
-        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
-      });
+      this.#adoption = new Adoption();
       this.#signals.catchRealtime();
     }
     return campaigning;
@@ -253,6 +250,7 @@ class Term {
     let status = this.#wasCutOff ? exitCodes.lost : 0;
     let holdUntil = now();
     do {
+      if (this.#marks.root) this.#forgetChild();
       const next = await this.#nextRun(leadership);
       if (next === undefined) break;
       if ('reason' in next) {
@@ -297,6 +295,7 @@ class Term {
   /** Until the time is over, the leadership, or somebody's patience. */
   async #hold({ renewal }: Leadership, forMs: number): Promise<void> {
     if (forMs <= 0) return;
+    this.#forgetChild();
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
     const waiting = this.#interruptible((interrupted) =>
@@ -321,10 +320,8 @@ class Term {
         this.#report({ type: 'ended', pid: child.pid, ...first });
         const status = this.#stoppedBy ?? first.status;
         const isDead = await this.#endLeftovers(renewal);
-        if (isDead) {
-          this.#forgetChild();
-          await this.#record(due, status, leadership);
-        } else await this.#giveBack(leadership, false);
+        if (isDead) await this.#record(due, status, leadership);
+        else await this.#giveBack(leadership, false);
         return { type: 'ended', status, isDead };
       }
       const loss: Loss =
@@ -376,6 +373,11 @@ class Term {
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
+      this.#adoption?.watch((orphans) => {
+        this.#marks.known = orphans;
+        this.#tellFacts();
+        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
+      });
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
       return child;
     } catch (error) {
@@ -449,8 +451,8 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
+    this.#guard.setDeadline(Number.POSITIVE_INFINITY); // first, so that no alarm is set anew
     this.#forgetChild();
-    this.#guard.setDeadline(Number.POSITIVE_INFINITY);
     await this.#resign(leadership, isGone);
   }
 

@@ -11,7 +11,7 @@ import {
   Unusable,
   type Waiting,
 } from '../backend.ts';
-import { pause } from '../clock.ts';
+import { pause, untilAborted } from '../clock.ts';
 import { printable } from '../text.ts';
 import { EtcdMembers } from './etcd/members.ts';
 import { BOOKS, type EtcdSpec } from './etcd/spec.ts';
@@ -26,6 +26,8 @@ interface EtcdPlace extends Place {
   ahead: string | undefined;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** Kept from one look to the next. */
+  watch: { ahead: string; deletion: Promise<void>; over: AbortController } | undefined;
 }
 
 interface EtcdHandle {
@@ -75,6 +77,7 @@ export class EtcdBackend implements Backend {
       leads: false,
       ahead: undefined,
       asOf: undefined,
+      watch: undefined,
     };
   }
 
@@ -102,13 +105,27 @@ export class EtcdBackend implements Backend {
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
     place.leads = position === 0;
-    if (place.leads) return { leads: true };
+    if (place.leads) {
+      place.watch?.over.abort();
+      return { leads: true };
+    }
     place.ahead = line![position - 1]!.key.toString();
     return { leads: false, leader: first![0]!.value.toString(), since: undefined, position: position + 1 };
   }
 
   async vacancy(place: EtcdPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    await this.#deletion([place.ahead!, place.handle!.key], place.asOf!, signal);
+    if (place.watch?.ahead !== place.ahead) this.#watchAhead(place);
+    await Promise.race([place.watch!.deletion, untilAborted(signal)]);
+  }
+
+  #watchAhead(place: EtcdPlace): void {
+    place.watch?.over.abort();
+    const over = new AbortController();
+    const ahead = place.ahead!;
+    const deletion = this.#deletion([ahead, place.handle!.key], place.asOf!, over.signal).finally(() => {
+      if (place.watch?.over === over) place.watch = undefined;
+    });
+    place.watch = { ahead, deletion, over };
   }
 
   async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
@@ -142,6 +159,7 @@ export class EtcdBackend implements Backend {
   }
 
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
+    place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
     const deletion = this.#members.call(signal, ({ kv }) =>

@@ -148,6 +148,15 @@ export class Kubernetes {
     });
   }
 
+  /** How many requests the API server has answered; a watch counts when it ends. */
+  async answered(): Promise<number> {
+    const { text } = await this.#request('GET', '/metrics');
+    return [...text.matchAll(/^apiserver_request_total\{.* (\S+)$/gm)].reduce(
+      (sum, [, count]) => sum + Number(count),
+      0,
+    );
+  }
+
   /** Undefined: there is none. */
   async lease(name: string): Promise<LeaseObject | undefined> {
     const { code, text } = await this.#request('GET', `${LEASES}/${name}`);
