@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, onTestFinished, test } from 'vitest';
@@ -37,11 +37,22 @@ class Place {
 
   start(args: string[] = [], env: NodeJS.ProcessEnv = {}) {
     const file = script(this.dir, 'block.sh', BLOCKS[this.#block]!);
-    const started = spawn(this.#shell, [file, ...args], {
+    return this.#spawn(this.#shell, [file, ...args], env);
+  }
+
+  run = (args?: string[], env?: NodeJS.ProcessEnv) => this.start(args, env).ended;
+
+  /** What this user's shell answers. */
+  ask = async (shell: string, code: string) => (await this.#spawn(shell, ['-c', code], {}).ended).stdout;
+
+  #spawn(file: string, args: string[], env: NodeJS.ProcessEnv) {
+    const started = spawn(file, args, {
       cwd: this.dir,
       env: {
         ...process.env,
         XDG_CACHE_HOME: process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'),
+        XDG_CONFIG_HOME: undefined,
+        XDG_DATA_HOME: undefined,
         HOME: this.dir,
         PATH: `${this.path('bin')}:${process.env.PATH}`,
         ELECT_RUN_BACKEND: this.store,
@@ -55,10 +66,8 @@ class Place {
     started.stdout.on('data', (text) => (stdout += text));
     started.stderr.on('data', (text) => (stderr += text));
     const ended = once(started, 'close').then(([code]) => ({ code: code as number, stdout, stderr }));
-    return { process: started, ended };
+    return { process: started, ended, stderr: () => stderr };
   }
-
-  run = (args?: string[], env?: NodeJS.ProcessEnv) => this.start(args, env).ended;
 
   get store(): string {
     return `file:${this.path('locks')}`;
@@ -92,7 +101,7 @@ const BLOCK_TESTS: Record<string, (place: Place) => Promise<void>> = {
     place.has('report.sh', 'echo reported');
     const leader = await place.isLed();
     const waiting = place.start();
-    await once(waiting.process.stderr!, 'data');
+    await until(() => waiting.stderr().includes('standing by'), 'it stands by');
     leader.kill('SIGTERM');
     expect(await waiting.ended).toMatchObject({ code: 0, stdout: 'reported\n' });
   },
@@ -146,7 +155,7 @@ const BLOCK_TESTS: Record<string, (place: Place) => Promise<void>> = {
   },
 
   async xargs(place) {
-    place.has('migrate.sh', 'mkdir running && echo "$1" && rmdir running');
+    place.has('migrate.sh', 'mkdir running && sleep 0.2 && echo "$1" && rmdir running');
     const { code, stdout } = await place.run();
     expect({ code, hosts: stdout.trim().split('\n').sort() }).toEqual({ code: 0, hosts: ['db1', 'db2', 'db3', 'db4'] });
     expect((await place.has('migrate.sh', 'exit 3').run()).code).toBe(123);
@@ -184,10 +193,9 @@ const BLOCK_TESTS: Record<string, (place: Place) => Promise<void>> = {
   },
 
   async trap(place) {
-    const lost = place.has('work.sh', 'sleep 1000').start();
-    await place.shows('half-done');
-    rmSync(place.path('locks/tidy.lock'));
-    expect((await lost.ended).code).toBe(79);
+    const itself = "$(cut -d ' ' -f 4 /proc/$PPID/stat)"; // elect-run is the parent of the shell that has the trap
+    place.has('work.sh', `[ -e half-done ] && echo works && kill ${itself} && exec sleep 1000`);
+    expect(await place.run()).toMatchObject({ code: 1, stdout: 'works\n' });
     expect(existsSync(place.path('half-done'))).toBe(false);
   },
 
@@ -223,29 +231,20 @@ const BLOCK_TESTS: Record<string, (place: Place) => Promise<void>> = {
   async 'completion-bash'(place) {
     expect((await place.run()).code).toBe(0);
     const load = '. /usr/share/bash-completion/bash_completion; _completion_loader elect-run; complete -p elect-run';
-    expect(await inShell(place, 'bash', load)).toBe('complete -F _elect_run elect-run\n');
+    expect(await place.ask('bash', load)).toBe('complete -F _elect_run elect-run\n');
   },
 
   async 'completion-zsh'(place) {
     expect((await place.run()).code).toBe(0);
     const load = 'fpath+=(~/.zfunc); autoload -Uz compinit; compinit -u -D; print $_comps[elect-run]';
-    expect(await inShell(place, 'zsh', load)).toBe('_elect-run\n');
+    expect(await place.ask('zsh', load)).toBe('_elect-run\n');
   },
 
   async 'completion-fish'(place) {
     expect((await place.run()).code).toBe(0);
-    expect(await inShell(place, 'fish', 'complete -C "elect-run --cac"')).toMatch(/^--cacert\t/);
+    expect(await place.ask('fish', 'complete -C "elect-run --cac"')).toMatch(/^--cacert\t/);
   },
 };
-
-async function inShell(place: Place, shell: string, code: string): Promise<string> {
-  const env = { ...process.env, HOME: place.dir, XDG_CONFIG_HOME: undefined, XDG_DATA_HOME: undefined };
-  const asked = spawn(shell, ['-c', code], { env, stdio: ['ignore', 'pipe', 'inherit'] });
-  let answer = '';
-  asked.stdout.on('data', (text) => (answer += text));
-  await once(asked, 'close');
-  return answer;
-}
 
 /** Blocks that need more than a shell. */
 const NEEDS: Record<string, Need[]> = {
