@@ -33,8 +33,8 @@ const CASES: [line: string, offered: string[], not?: string][] = [
     'elect-run -b ',
     ['file', 'etcd', 'etcds', 'redis', 'rediss', 'redis+sentinel', 'zookeeper', 'zk', 'kubernetes', 'k8s'],
   ],
-  ['elect-run -b fi', ['file']],
-  ['elect-run -qb fi', ['file']],
+  ['elect-run -b redis+s', ['redis+sentinel']],
+  ['elect-run -qb redis+s', ['redis+sentinel']],
   ['elect-run -b file:loc', ['file:locks/'], 'local.txt'],
   ['elect-run --backend=file:loc', ['file:locks/']],
   ...['--cacert', '--cert', '--key', '--password-file'].map((option): [string, string[]] => [
@@ -104,6 +104,7 @@ describeWith(['tmux', 'zsh'], 'zsh completes', () => {
   test('with the description of each option', async () => {
     await completes('zsh', RC.zsh, 'elect-run --gra', ['--grace']);
     await completes('zsh', RC.zsh, 'elect-run --c', ['the CA of the store', 'our certificate']);
+    await completes('zsh', RC.zsh, 'elect-run stat', ['show who leads']);
   });
 
   test('when the script is sourced, too', async () => {
@@ -144,6 +145,7 @@ describeWith(['fish'], 'fish completes', () => {
 
   test('with the description of each option', () => {
     expect(complete('elect-run --cac')).toBe('--cacert\tthe CA of the store\n');
+    expect(complete('elect-run stat')).toContain('status\tshow who leads\n');
   });
 });
 
