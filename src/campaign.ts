@@ -61,7 +61,8 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   let lastProblem = 'no answer';
   let told = { problem: '', at: 0 };
   let seat = takeSeat(backend, options);
-  const enterAgain = () => {
+  const enterAgain = (reason: string) => {
+    options.report({ type: 'place-lost', reason });
     seat.renewal.end();
     const { place } = seat;
     backend.release(place, within(options.timing.requestMs)).catch(() => {}); // what may be left of it
@@ -85,7 +86,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         if (!timeUp.signal.aborted) lastProblem = (error as Error).message;
         if (timeUp.signal.aborted || options.once) throw new NotElected(ledBy, lastProblem);
         if (error instanceof Gone) {
-          enterAgain();
+          enterAgain(error.message);
         } else {
           const retryInMs = Math.min(pauseMs * (0.5 + Math.random()), Math.max(0, giveUpAt - now()));
           if (lastProblem !== told.problem || now() >= told.at + TELL_AGAIN_MS) {
@@ -96,7 +97,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
           pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
         }
       }
-      if (!seat.renewal.check()) enterAgain();
+      if (!seat.renewal.check()) enterAgain('it ran out');
     }
   } catch (error) {
     seat.renewal.end();

@@ -108,6 +108,8 @@ export interface ChildFacts {
   ttlMs: number;
   /** RFC 3339; undefined: no schedule. */
   slot: string | undefined;
+  /** Ours, in place of the service manager's. */
+  notifySocket: string | undefined;
 }
 
 /** Set last, so that they win over what was inherited: an elect-run inside an elect-run shows the inner ones. */
@@ -122,5 +124,6 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ELECT_RUN_BACKEND: facts.backendUrl,
     ELECT_RUN_TTL_MS: String(facts.ttlMs),
     ...(facts.slot === undefined ? {} : { ELECT_RUN_SCHEDULED_AT: facts.slot }),
+    ...(facts.notifySocket === undefined ? {} : { NOTIFY_SOCKET: facts.notifySocket }),
   };
 }

@@ -2,7 +2,7 @@ import { Argument, Command, CommanderError, Option } from 'commander';
 import type { ConnectionOptions } from './backends/connection.ts';
 import { BACKEND_FORMS, BACKEND_SCHEMES } from './backends/spec.ts';
 import { FLAVORS } from './backends/zookeeper/spec.ts';
-import { LOG_FORMATS, ON_LOST, type Options } from './config.ts';
+import { LOG_FORMATS, ON_LOST, type Options, READY_ON } from './config.ts';
 import { EXIT, Failure } from './outcome.ts';
 import { RERUNS } from './runs.ts';
 import { PROFILES } from './timing.ts';
@@ -31,7 +31,7 @@ Exit status: the command's own; 64 usage, 69 store unreachable, 75 not elected, 
 79 leadership lost and the command stopped, 126/127 command not executable/not found, 128+n signal n.`;
 
 /** Whoever reads help through head(1) has seen enough. */
-export function show(text: string): void {
+function show(text: string): void {
   process.stdout.on('error', () => {});
   process.stdout.write(text);
 }
@@ -77,7 +77,9 @@ const quietly = (command: Command): Command =>
 function program(version: string): Command {
   const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status [options]\n       elect-run completion bash|zsh|fish')
+    .usage(
+      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]\n       elect-run completion bash|zsh|fish',
+    )
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
@@ -99,6 +101,12 @@ function program(version: string): Command {
     .addOption(option('--catch-up <duration>', 'run missed slots up to this age; default: the latest only'))
     .addOption(option('--rerun <when>', 'never, crash or failure: run a slot again (default: crash)', RERUNS))
     .addOption(option('--hold <duration>', 'keep the leadership so long after a start at the least'))
+    .addOption(
+      option('--ready-on <what>', 'when systemd is told READY=1: standby or leader', READY_ON).default('standby'),
+    )
+    .addOption(
+      new Option('--notify-child', 'the command may use sd_notify, through elect-run (env: ELECT_RUN_NOTIFY_CHILD)'),
+    )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|'), LOG_FORMATS).default('auto'))
@@ -114,21 +122,37 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status', 'completion'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check', 'completion'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
 
+const looksAtElection = (command: Command): Command =>
+  withOptions(command, connectionOptions())
+    .addOption(backendOption())
+    .addOption(option('-n, --name <name>', 'the election; inside of a command: its own'))
+    .addOption(new Option('--json', 'for programs'))
+    .addOption(verboseOption());
+
+/** The summaries are what the shells show on TAB. */
 const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
   status: (command) =>
-    withOptions(command, connectionOptions())
+    looksAtElection(command)
       .summary('show who leads')
-      .description('Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.')
-      .addOption(backendOption())
-      .addOption(option('-n, --name <name>', 'the election; inside of a command: its own'))
-      .addOption(new Option('--json', 'for programs'))
-      .addOption(verboseOption()),
+      .description('Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.'),
+  watch: (command) =>
+    looksAtElection(command)
+      .summary('show each change of leadership')
+      .description(
+        'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
+      ),
+  check: (command) =>
+    looksAtElection(command)
+      .summary('does this command still lead?')
+      .description(
+        'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
+      ),
   completion: (command) =>
     command
       .summary('print what lets a shell complete')
@@ -187,6 +211,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
+  if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_DRY_RUN)) options.dryRun = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;

@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand, show } from './cli.ts';
-import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
+import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
-import { EXIT, Failure } from './outcome.ts';
+import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { logReporter } from './report/log.ts';
 import { run } from './run.ts';
-import { Signals } from './signals.ts';
+import { endsCampaign, isStop, Signals } from './signals.ts';
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
@@ -17,7 +17,7 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
-    if (subcommand) return await runSubcommand(subcommand);
+    if (subcommand) return await runSubcommand(subcommand, signals);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -28,6 +28,7 @@ async function main(): Promise<number> {
     );
     hideSecrets();
     const config = readConfig(options, command, args, process.env);
+    report = await withSystemd(report, config, process.env);
     lookUpCommand(command);
     const candidate = {
       election: config.election,
@@ -53,16 +54,25 @@ async function main(): Promise<number> {
 }
 
 /** What does not run a command. */
-async function runSubcommand(name: Subcommand): Promise<number> {
+async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
+  signals.handle((signal) => {
+    if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+    if (isStop(signal)) signals.default(signal);
+  });
   const read = readSubcommand(name, process.argv.slice(3), process.env);
   if (!read) return 0;
   const { options, args } = read;
   hideSecrets();
+  process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
     case 'status':
       return (await import('./cli/status.ts')).status(options, process.env);
+    case 'watch':
+      return (await import('./cli/watch.ts')).watch(options, process.env);
+    case 'check':
+      return (await import('./cli/check.ts')).check(options, process.env);
     case 'completion':
-      show((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
+      process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
       return 0;
   }
 }
@@ -82,6 +92,21 @@ async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, ve
   if (!isForPeople || quiet) return lines;
   const { canSpin, withSpinner } = await import('./report/spinner.ts');
   return canSpin() ? withSpinner(lines) : lines;
+}
+
+/** Under systemd it is told as well. What that takes is loaded only there. */
+async function withSystemd(lines: Report, config: Config, env: NodeJS.ProcessEnv): Promise<Report> {
+  if (!env.NOTIFY_SOCKET) return lines;
+  const { readWatchdog, systemdReporter, watchdogProblem } = await import('./report/systemd.ts');
+  const watchdogMs = readWatchdog(env);
+  const problem =
+    watchdogMs === undefined ? undefined : watchdogProblem(watchdogMs, config.timing, config.backend.kind !== 'file');
+  if (problem) lines({ type: 'warning', message: problem });
+  const systemd = systemdReporter(env.NOTIFY_SOCKET, watchdogMs, config);
+  return (event) => {
+    systemd(event);
+    lines(event);
+  };
 }
 
 function version(): string {

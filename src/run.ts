@@ -10,12 +10,13 @@ import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
+import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
-import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 /**
@@ -58,8 +59,6 @@ type Outcome = Performed | { type: 'lost-idle' };
 /** Why the child has to be stopped: the store says no, or we do not know and time is up. */
 type Loss = { certain: true; reason: string } | { certain: false; reason: string };
 
-/** What is given to the tree to die after KILL before we say that we cannot show it. */
-const DEATH_MS = 5000;
 const POLL_MS = 20;
 const RETRY_MS = 100;
 /** A job may handle them; nobody sends them to a schedule that shall go on. */
@@ -86,6 +85,7 @@ class Term {
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
   #isLeaving = false;
+  #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
 
@@ -145,6 +145,7 @@ class Term {
           });
           if (token !== undefined) return { leadership, token };
           await this.#resign(leadership);
+          this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
         }
       });
     } catch (error) {
@@ -353,8 +354,9 @@ class Term {
   }
 
   async #start(due: Due, token: bigint, leadership: Leadership): Promise<Child> {
-    const { command, args, election, id, timing } = this.#config;
+    const { command, args, election, id, timing, notifyChild } = this.#config;
     const { place } = leadership;
+    if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
       const child = await startChild({
         command,
@@ -368,15 +370,17 @@ class Term {
           backendUrl: this.#backend.url,
           ttlMs: place.ttlMs ?? timing.ttlMs,
           slot: due.slot,
+          notifySocket: this.#notifySocket,
         }),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
-      this.#adoption?.watch((orphans) => {
-        this.#marks.known = orphans;
+      const group = this.#marks.ownGroup ? child.pid : readProc(process.pid)!.group;
+      this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+        this.#marks.known = strays;
         this.#tellFacts();
-        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
+        this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
       });
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
       return child;
@@ -523,15 +527,12 @@ class Term {
   }
 
   #confirmed(expiresAt: number, tookMs: number): void {
+    const validForMs = Math.round(expiresAt - now());
+    if (!this.#renewal && Number.isFinite(expiresAt)) this.#report({ type: 'place-renewed', validForMs });
     if (!this.#renewal) return;
     this.#guard.setDeadline(this.#renewal.killAt);
     if (!this.#token) return;
-    this.#report({
-      type: 'renewed',
-      token: this.#token,
-      tookMs: Math.round(tookMs),
-      validForMs: Math.round(expiresAt - now()),
-    });
+    this.#report({ type: 'renewed', token: this.#token, tookMs: Math.round(tookMs), validForMs });
     if (this.#isSuspended) this.#report({ type: 'resumed', token: this.#token });
     this.#isSuspended = false;
   }

@@ -27,6 +27,7 @@ const CASES: [line: string, offered: string[], not?: string][] = [
   ['elect-run --profile ', ['aggressive', 'balanced', 'conservative']],
   ['elect-run -q --profile ag', ['aggressive']],
   ['elect-run --on-lost ', ['exit', 'rejoin']],
+  ['elect-run --ready-on ', ['standby', 'leader']],
   ['elect-run --rerun ', ['never', 'crash', 'failure']],
   ['elect-run --zk-flavor ', ['curator-latch', 'curator-lock', 'kazoo']],
   [
