@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readFence, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { readCommandLine, readFence, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -17,8 +17,7 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
-    if (subcommand) return await runSubcommand(subcommand, signals);
-    if (process.argv[2] === 'fence') {
+    if (subcommand === 'fence') {
       const fencing = readFence(process.argv.slice(3), process.env);
       if (!fencing) return 0;
       const { logFormat, verbose } = fencing.options;
@@ -27,6 +26,7 @@ async function main(): Promise<number> {
       hideSecrets();
       return await (await import('./cli/fence.ts')).fence(fencing, process.env, report, signals);
     }
+    if (subcommand) return await runSubcommand(subcommand, signals);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -62,14 +62,15 @@ async function main(): Promise<number> {
   }
 }
 
-/** Those that look at an election from outside. */
-async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
+/** What does not run a command. */
+async function runSubcommand(name: Exclude<Subcommand, 'fence'>, signals: Signals): Promise<number> {
   signals.handle((signal) => {
     if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
     if (isStop(signal)) signals.default(signal);
   });
-  const options = readSubcommand(name, process.argv.slice(3), process.env);
-  if (!options) return 0;
+  const read = readSubcommand(name, process.argv.slice(3), process.env);
+  if (!read) return 0;
+  const { options, args } = read;
   hideSecrets();
   process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
@@ -79,6 +80,9 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'completion':
+      process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
+      return 0;
   }
 }
 
