@@ -71,6 +71,8 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'resign':
+      return (await import('./cli/resign.ts')).resign(options, process.env);
     case 'completion':
       process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
       return 0;

@@ -14,6 +14,7 @@ import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
+import { Requests } from './requests.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
@@ -40,6 +41,7 @@ export async function run(
       const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
       if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead)) return config.exitCodes.lost;
+      await term.makeRoom();
     }
   } finally {
     await term.end();
@@ -76,6 +78,9 @@ class Term {
   readonly #witness: Witness | undefined;
   #adoption: Adoption | undefined;
   #handle: unknown;
+  #requests: Requests | undefined;
+  /** We stepped down because we were asked to. */
+  #wasAsked = false;
   #lastDoubt = 'no renewal was confirmed in time';
   #renewal: Renewal | undefined;
   /** Empty before we lead. */
@@ -130,6 +135,12 @@ class Term {
         return false;
       }
     });
+  }
+
+  /** Whoever was asked to step down does not stand again before the others: a store without a line would take it back at once. */
+  async makeRoom(): Promise<void> {
+    if (this.#wasAsked) await this.#interruptible((signal) => pause(this.#config.timing.renewEveryMs, signal));
+    this.#wasAsked = false;
   }
 
   /** Campaigns until the store confirms that we lead. */
@@ -240,7 +251,8 @@ class Term {
   async lead(elected: Elected): Promise<Outcome> {
     const { leadership, token } = elected;
     this.#token = String(token);
-    const { election, id, timing, holdMs, exitCodes } = this.#config;
+    const { election, id, timing, holdMs, exitCodes, remoteResign } = this.#config;
+    if (remoteResign) this.#requests = new Requests(this.#backend, this.#leader(leadership), timing.requestMs);
     this.#report({
       type: 'elected',
       election,
@@ -394,7 +406,12 @@ class Term {
   }
 
   #loss(renewal: Renewal): Promise<Loss> {
+    const asked = this.#requests?.stepDown.then((by): Loss => {
+      this.#wasAsked = true;
+      return { certain: false, reason: `${by} asks for it (elect-run resign)` };
+    });
     return Promise.race([
+      ...(asked ? [asked] : []),
       renewal.gone.then(({ message }): Loss => ({ certain: true, reason: message })),
       renewal.stopDue.then((): Loss => ({ certain: false, reason: this.#lastDoubt })),
       this.#guard.failed.then((reason): Loss => ({ certain: true, reason: `no guard can be had: ${reason}` })),
@@ -482,6 +499,7 @@ class Term {
       stopListening();
       this.#handle = undefined;
       this.#renewal = undefined;
+      this.#requests = undefined;
       this.#token = '';
       this.#isSuspended = false;
       this.#guard.setDeadline(Number.POSITIVE_INFINITY);
@@ -533,6 +551,7 @@ class Term {
     this.#guard.setDeadline(this.#renewal.killAt);
     if (!this.#token) return;
     this.#report({ type: 'renewed', token: this.#token, tookMs: Math.round(tookMs), validForMs });
+    this.#requests?.look();
     if (this.#isSuspended) this.#report({ type: 'resumed', token: this.#token });
     this.#isSuspended = false;
   }

@@ -11,6 +11,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  rmSync,
   type Stats,
   statSync,
   watch,
@@ -54,6 +55,7 @@ export class FileBackend implements Backend {
   readonly #lockFile: string;
   readonly #tokenFile: string;
   readonly #bookFile: string;
+  readonly #wordFile: string;
   readonly #dir: string;
   readonly #candidate: Candidate;
 
@@ -64,6 +66,7 @@ export class FileBackend implements Backend {
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
+    this.#wordFile = join(spec.dir, `${candidate.election}.word`);
   }
 
   newPlace(): FilePlace {
@@ -155,28 +158,24 @@ export class FileBackend implements Backend {
     return { leader: { id: leader, token, since, leftMs: undefined }, waiting: undefined };
   }
 
-  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
-    try {
-      const text = readFileSync(this.#bookFile, 'utf8');
-      return { text, edition: text };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new Unusable(`--backend file: cannot read ${this.#bookFile}: ${(error as NodeJS.ErrnoException).code}`);
-    }
+  async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
+    if (word === undefined) rmSync(this.#wordFile, { force: true });
+    else writeWhole(this.#wordFile, word);
   }
 
-  /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+  async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
+    return readIfThere(this.#wordFile);
+  }
+
+  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
+    const text = readIfThere(this.#bookFile);
+    return text === undefined ? undefined : { text, edition: text };
+  }
+
+  /** Under the lock nobody else writes. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
     this.#mustBeOurs(place);
-    const draft = `${this.#bookFile}.new`;
-    const fd = openSync(draft, 'w', 0o666);
-    try {
-      writeFileSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(draft, this.#bookFile);
+    writeWhole(this.#bookFile, text);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -232,6 +231,29 @@ function makeDirectory(dir: string): void {
     makeDirectory(dirname(dir));
     mkdirSync(dir);
   }
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Unusable(`--backend file: cannot read ${file}: ${code}`);
+  }
+}
+
+/** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+function writeWhole(file: string, text: string): void {
+  const draft = `${file}.new`;
+  const fd = openSync(draft, 'w', 0o666);
+  try {
+    writeFileSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(draft, file);
 }
 
 /** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */
