@@ -1,0 +1,49 @@
+import { beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../../helpers/etcd.ts';
+import { describeWith } from '../../helpers/needs.ts';
+import { Oracle } from '../../helpers/oracle.ts';
+import { Link } from '../../helpers/proxy.ts';
+import { LOST, leaveNothingBehind, newElection, SHORT, stand } from '../candidates.ts';
+
+const TERMINATED = 143;
+
+describeWith(['etcd', 'etcdctl', 'flock'], 'asked to end when leadership was just lost', () => {
+  leaveNothingBehind();
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+
+  test('TERM while the lease is given back after a loss ends elect-run, though it was to stand again', async () => {
+    const oracle = new Oracle();
+    const link = await Link.start(etcd.endpoints[0]!);
+    const [name, job, backend] = [newElection(), oracle.job(), `etcd://${link.endpoint}`];
+    const idle = stand({ name, job, backend, flags: [...SHORT, '--schedule', 'year'] });
+    await idle.event('scheduled');
+    link.hold();
+    await idle.event('deposed');
+    idle.kill('SIGTERM');
+    expect((await idle.ended).code).toBe(TERMINATED);
+  });
+
+  test.each([
+    ['its child is stopped', 'stepping-down'],
+    ['the lease is given back', 'deposed'],
+  ])('TERM while %s after a loss: --on-lost rejoin does not stand again', async (_, moment) => {
+    const oracle = new Oracle();
+    const link = await Link.start(etcd.endpoints[0]!);
+    const flags = [...SHORT, '--on-lost', 'rejoin'];
+    const leader = stand({
+      name: newElection(),
+      job: oracle.job('ignores-term'),
+      backend: `etcd://${link.endpoint}`,
+      flags,
+    });
+    await oracle.started(1);
+    link.hold();
+    await leader.event(moment);
+    leader.kill('SIGTERM');
+    expect((await leader.ended).code).toBe(LOST);
+    oracle.verify(1);
+  });
+});
