@@ -19,6 +19,7 @@ export type Event =
   | { type: 'deposed'; token: string; reason: string }
   | { type: 'signalled'; signal: string; forwarded: boolean }
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
+  | { type: 'record-unavailable'; reason: string }
   | { type: 'unrecorded'; slot: string; reason: string }
   | { type: 'holding'; forMs: number }
   | { type: 'adopted'; pids: number[] }
@@ -45,6 +46,7 @@ export function levelOf(event: Event): Level {
     case 'leftovers':
     case 'guard-replaced':
     case 'left-to-expire':
+    case 'record-unavailable':
     case 'unrecorded':
     case 'warning':
       return 'warn';

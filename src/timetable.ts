@@ -48,10 +48,10 @@ abstract class Recorded implements Agenda {
   protected readonly runs: Runs;
   protected readonly report: Report;
   /** Has ended, but that could not be recorded yet. */
-  protected owed: { token: string; due: Due; status: number } | undefined;
+  protected owed: { token: string; due: Due; endedAt: string; status: number } | undefined;
 
   constructor(backend: Backend, requestMs: number, report: Report) {
-    this.runs = new Runs(backend, requestMs);
+    this.runs = new Runs(backend, requestMs, report);
     this.report = report;
   }
 
@@ -82,14 +82,13 @@ abstract class Recorded implements Agenda {
   }
 
   async ended({ place, token }: Leader, due: Due, status: number, signal: AbortSignal): Promise<void> {
-    this.owed = { token, due, status };
+    this.owed = { token, due, endedAt: new Date().toISOString(), status };
     await this.settle(place, signal);
   }
 
   protected async settle(place: Place, signal: AbortSignal): Promise<void> {
     if (!this.owed) return;
-    const { token, due, status } = this.owed;
-    const endedAt = new Date().toISOString();
+    const { token, due, endedAt, status } = this.owed;
     await this.runs.change(
       place,
       ({ runs, ...book }) => {

@@ -168,15 +168,13 @@ export class FileBackend implements Backend {
   /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
     this.#mustBeOurs(place);
-    const draft = `${this.#bookFile}.new`;
-    const fd = openSync(draft, 'w', 0o666);
     try {
-      writeFileSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+      replaceFile(this.#bookFile, text);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const problem = `cannot write ${this.#bookFile}: ${code}`;
+      throw PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
     }
-    renameSync(draft, this.#bookFile);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -187,14 +185,14 @@ export class FileBackend implements Backend {
     }
   }
 
-  #open(file: string): number {
+  #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
       makeDirectory(this.#dir);
-      return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
+      return openSync(file, flags, 0o666);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       throw new Unusable(
-        `--backend file: cannot write ${file}: ${code}; name a directory that you can write (file:DIR)`,
+        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
       );
     }
   }
@@ -207,8 +205,10 @@ export class FileBackend implements Backend {
     }
   }
 
+  /** Also for whoever may only read. */
   #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
-    const fd = this.#open(this.#tokenFile);
+    if (!existsSync(this.#tokenFile)) return { leader: undefined, since: undefined, token: undefined };
+    const fd = this.#open(this.#tokenFile, constants.O_RDONLY);
     try {
       const { holder, token } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
@@ -232,6 +232,21 @@ function makeDirectory(dir: string): void {
     makeDirectory(dirname(dir));
     mkdirSync(dir);
   }
+}
+
+/** They may pass: it is worthwhile to try again. */
+const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
+
+function replaceFile(file: string, text: string): void {
+  const draft = `${file}.new`;
+  const fd = openSync(draft, 'w', 0o666);
+  try {
+    writeFileSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(draft, file);
 }
 
 /** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */

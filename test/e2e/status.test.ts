@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
@@ -37,6 +37,20 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
       waiting: null,
       runs: [],
     });
+  });
+
+  test('whoever may only read the files is told, too', async () => {
+    const leader = elect(['-b', backend, '-n', 'read-only', '--', 'sleep', '60']);
+    const { token, id } = await leader.event('elected');
+    const tokenFile = join(backend.slice('file:'.length), 'read-only.token');
+    chmodSync(tokenFile, 0o444);
+    chmodSync(backend.slice('file:'.length), 0o755);
+    const args = ['status', '-b', backend, '-n', 'read-only'];
+    const prefix = process.getuid!() === 0 ? ['setpriv', '--reuid', '65534', '--clear-groups'] : [];
+    const { code, stdout, stderr } = await elect(args, { prefix }).ended;
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
+    expect(stdout.toString()).toContain(`${id}, token ${token}`);
   });
 
   test('inside of the command it needs no options', async () => {
