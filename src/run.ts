@@ -274,8 +274,9 @@ class Term {
       status = outcome.status;
       if (!outcome.isDead) return outcome;
     } while (this.#agenda.repeats && !this.isLeaving);
-    if (!this.isLeaving) await this.#hold(elected, holdUntil - now());
-    await this.#giveBack(leadership, true);
+    const loss = this.isLeaving ? undefined : await this.#hold(elected, holdUntil - now());
+    if (loss) this.#report({ type: 'deposed', token: this.#token, reason: loss.reason });
+    await this.#giveBack(leadership, true, loss?.certain);
     return { type: 'ended', status, isDead: true };
   }
 
@@ -302,15 +303,16 @@ class Term {
   }
 
   /** Until the time is over, the leadership, or somebody's patience. */
-  async #hold({ lost }: Elected, forMs: number): Promise<void> {
-    if (forMs <= 0) return;
+  async #hold({ lost }: Elected, forMs: number): Promise<Loss | undefined> {
+    if (forMs <= 0) return undefined;
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
-    const waiting = this.#interruptible((interrupted) =>
-      Promise.race([pause(forMs, AbortSignal.any([interrupted, over.signal])), lossOf(lost, over.signal)]),
-    );
-    await waiting;
+    const loss = await this.#interruptible(async (interrupted) => {
+      const isOver = pause(forMs, AbortSignal.any([interrupted, over.signal])).then(() => undefined);
+      return Promise.race([isOver, lossOf(lost, over.signal)]);
+    });
     over.abort();
+    return loss;
   }
 
   #leader({ place }: Leadership): Leader {

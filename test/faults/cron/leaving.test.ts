@@ -3,11 +3,11 @@ import { Etcd } from '../../helpers/etcd.ts';
 import { describeWith } from '../../helpers/needs.ts';
 import { Oracle } from '../../helpers/oracle.ts';
 import { Link } from '../../helpers/proxy.ts';
-import { LOST, leaveNothingBehind, newElection, SHORT, stand } from '../candidates.ts';
+import { LOST, leaveNothingBehind, newElection, SHORT, stand, typesOf } from '../candidates.ts';
 
 const TERMINATED = 143;
 
-describeWith(['etcd', 'etcdctl', 'flock'], 'asked to end when leadership was just lost', () => {
+describeWith(['etcd', 'etcdctl', 'flock'], 'leadership is lost where nothing runs', () => {
   leaveNothingBehind();
   let etcd: Etcd;
   beforeAll(async () => {
@@ -45,5 +45,15 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'asked to end when leadership was jus
     leader.kill('SIGTERM');
     expect((await leader.ended).code).toBe(LOST);
     oracle.verify(1);
+  });
+
+  test('a loss during --hold is told as one, and the status is that of the job, which had ended', async () => {
+    const name = newElection();
+    const flags = [...SHORT, '--hold', '30s'];
+    const holder = stand({ name, job: ['sh', '-c', 'exit 6'], backend: etcd.url, flags });
+    await holder.event('holding');
+    await etcd.etcdctl('del', (await etcd.line(name))[0]!.key);
+    expect((await holder.ended).code).toBe(6);
+    expect(typesOf(holder).slice(-2)).toEqual(['holding', 'deposed']);
   });
 });
