@@ -172,7 +172,9 @@ export class Schedule extends Recorded {
     await this.#beginBook(leader.place, signal);
     await this.settle(leader.place, signal);
     for (;;) {
-      const due = await this.begin(leader, (book) => this.#dueIn(book, leader.token, Date.now()), signal);
+      // What is due now is so however long the store takes.
+      const at = Date.now();
+      const due = await this.begin(leader, (book) => this.#dueIn(book, leader.token, at), signal);
       if (due) return due;
       const nextAt = this.#policy.slots.next(Date.now());
       if (nextAt === undefined) return undefined;
@@ -209,7 +211,8 @@ export class Schedule extends Recorded {
     const after = Date.parse(last ?? since!);
     const latest = slots.latest(at);
     if (catchUpMs === undefined) return named(latest !== undefined && latest > after ? latest : open);
-    const oldest = at - catchUpMs;
+    // One that we have waited for was not missed.
+    const oldest = at - Math.max(catchUpMs, LOOK_AT_CLOCK_MS);
     if (open !== undefined && open >= oldest) return named(open);
     const missed = slots.next(Math.max(after, oldest - 1));
     return named(missed !== undefined && missed <= at ? missed : undefined);
