@@ -225,6 +225,7 @@ class Term {
     });
     unguarded.catch(() => {});
     const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
+    let told: string | undefined;
     for (;;) {
       try {
         const answer = this.#backend.confirm(place, within(this.#config.timing.requestMs, interrupted));
@@ -236,7 +237,10 @@ class Term {
         interrupted.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;
         if (error instanceof Gone || !renewal.check()) return undefined;
-        this.#unanswered((error as Error).message);
+        const { message } = error as Error;
+        this.#lastDoubt = message;
+        if (message !== told) this.#report({ type: 'unreachable', reason: message, retryInMs: RETRY_MS });
+        told = message;
         await Promise.race([pause(RETRY_MS, interrupted), lost]);
       }
     }

@@ -2,7 +2,7 @@ import { mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
-import { scratch } from '../helpers/scratch.ts';
+import { scratch, script } from '../helpers/scratch.ts';
 
 afterEach(endAll);
 
@@ -51,4 +51,25 @@ describe('a run record that cannot be written', () => {
     expect((await run.ended).code).toBe(4);
     expect(await run.event('unrecorded')).toMatchObject({ reason: expect.stringMatching(/SIGTERM/) });
   }, 15_000);
+});
+
+const FULL = `
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+fs.fdatasyncSync = () => {
+  throw Object.assign(new Error('ENOSPC: no space left on device, fdatasync'), { code: 'ENOSPC' });
+};
+syncBuiltinESMExports();`;
+
+test('a full disk before the first token is spoken of once', async () => {
+  const dir = scratch();
+  const env = { NODE_OPTIONS: `--import=${script(dir, 'full.mjs', FULL)}` };
+  const run = elect([...inFolder(dir), '--wait', '5s', '--', 'true'], { env });
+  await run.event('unreachable');
+  await new Promise((resolve) => setTimeout(resolve, 500)); // some more attempts
+  run.kill('SIGTERM');
+  await run.ended;
+  expect(run.events.filter(({ event }) => event === 'unreachable')).toMatchObject([
+    { reason: expect.stringMatching(/ENOSPC/) },
+  ]);
 });
