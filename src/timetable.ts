@@ -7,6 +7,7 @@ import type { Report } from './events.ts';
 import { usage } from './outcome.ts';
 import { isSettled, type Rerun, type Run, type RunBook, Runs } from './runs.ts';
 import { readSlots, type Slots, shortestPeriod, slotName } from './slots.ts';
+import { printable } from './text.ts';
 
 const DEFAULT_SKEW_MS = 5000;
 
@@ -41,6 +42,9 @@ function skewFor({ skewMs, text }: Timetable, slots: Slots): number {
     );
   return skewMs ?? Math.min(DEFAULT_SKEW_MS, Math.floor(mostMs / 2));
 }
+
+/** No two clocks that are looked after differ so much. */
+const WRONG_CLOCK_MS = 60_000;
 
 /** What both kinds of schedule share: a run is in the book before its child starts, and again when it has ended. */
 abstract class Recorded implements Agenda {
@@ -84,6 +88,13 @@ abstract class Recorded implements Agenda {
   async ended({ place, token }: Leader, due: Due, status: number, signal: AbortSignal): Promise<void> {
     this.owed = { token, due, endedAt: new Date().toISOString(), status };
     await this.settle(place, signal);
+  }
+
+  /** Until that slot has come by our own clock nothing will be run, which somebody should know. */
+  protected warnIfAhead({ slot, holder }: Run): void {
+    if (Date.parse(slot) - Date.now() <= WRONG_CLOCK_MS) return;
+    const message = `slot ${slot} was run by ${printable(holder)} and is yet to come by the clock of this host: one of the two clocks is wrong, and until then no slot is run`;
+    this.report({ type: 'warning', message });
   }
 
   protected async settle(place: Place, signal: AbortSignal): Promise<void> {
@@ -138,8 +149,10 @@ export class OneSlot extends Recorded {
   }
 
   #tell(run: Run | undefined): boolean {
-    if (run) this.report({ type: 'slot-settled', slot: this.#slot, run });
-    return run !== undefined;
+    if (!run) return false;
+    this.warnIfAhead(run);
+    this.report({ type: 'slot-settled', slot: this.#slot, run });
+    return true;
   }
 }
 
@@ -158,6 +171,8 @@ export class Schedule extends Recorded {
   readonly repeats = true;
   readonly #policy: SchedulePolicy;
   #announced: number | undefined;
+  /** Of those that were run, that of the latest slot. */
+  #last: Run | undefined;
 
   constructor(backend: Backend, requestMs: number, report: Report, policy: SchedulePolicy) {
     super(backend, requestMs, report);
@@ -178,8 +193,7 @@ export class Schedule extends Recorded {
       if (due) return due;
       const nextAt = this.#policy.slots.next(Date.now());
       if (nextAt === undefined) return undefined;
-      if (nextAt !== this.#announced) this.report({ type: 'scheduled', slot: slotName(nextAt) });
-      this.#announced = nextAt;
+      this.#announce(nextAt);
       while (Date.now() < nextAt) {
         await pause(Math.min(nextAt - Date.now(), LOOK_AT_CLOCK_MS), signal);
         signal.throwIfAborted();
@@ -187,6 +201,16 @@ export class Schedule extends Recorded {
         if (this.#policy.slots.next(Date.now())! < nextAt) break;
       }
     }
+  }
+
+  /** Another's clock may have been ahead of ours. */
+  #announce(nextAt: number): void {
+    const lastAt = this.#last ? Date.parse(this.#last.slot) : nextAt;
+    const at = lastAt < nextAt ? nextAt : (this.#policy.slots.next(lastAt) ?? nextAt);
+    if (at === this.#announced) return;
+    this.#announced = at;
+    if (this.#last) this.warnIfAhead(this.#last);
+    this.report({ type: 'scheduled', slot: slotName(at) });
   }
 
   /** What was scheduled before there was any leader was not missed. */
@@ -201,10 +225,8 @@ export class Schedule extends Recorded {
 
   #dueIn({ runs, since }: RunBook, token: string, at: number): string | undefined {
     const { slots, rerun, catchUpMs } = this.#policy;
-    const last = runs
-      .map(({ slot }) => slot)
-      .sort()
-      .at(-1);
+    this.#last = runs.toSorted((one, other) => (one.slot < other.slot ? -1 : 1)).at(-1);
+    const last = this.#last?.slot;
     // A run of our own that has failed is for the next leader to repeat.
     const isOpen = !runs.some((run) => run.slot === last && (isSettled(run, rerun) || run.token === token));
     const open = last !== undefined && isOpen ? Date.parse(last) : undefined;

@@ -180,6 +180,18 @@ test('with --catch-up 0 none', async () => {
   expect(await dueNow(schedule(shelf, { catchUpMs: 0 }))).toBeUndefined();
 });
 
+test('a slot that was run far ahead of our clock: nothing runs before it, and that is said', async () => {
+  const [slot, warning] = [minutesAgo(-9), { type: 'warning', message: expect.stringMatching(/clock/) }];
+  const shelf = new Shelf();
+  shelf.write(JSON.stringify({ runs: [run(slot)] }));
+  events.length = 0;
+  expect(await dueNow(schedule(shelf))).toBeUndefined();
+  expect(events).toMatchObject([warning, { type: 'scheduled', slot: minutesAgo(-10) }]);
+  events.length = 0;
+  expect(await oneSlot(shelf, minutesAgo(0)).isSettled(patience())).toBe(true);
+  expect(events).toMatchObject([warning, { type: 'slot-settled' }]);
+});
+
 test('with --catch-up 0 a slot that was waited for is run, though the clock is looked at a moment later', async () => {
   const shelf = new Shelf();
   shelf.write(JSON.stringify({ runs: [run(minutesAgo(0))] }));
