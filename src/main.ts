@@ -5,10 +5,10 @@ import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from '.
 import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
-import { EXIT, Failure } from './outcome.ts';
+import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { logReporter } from './report/log.ts';
 import { run } from './run.ts';
-import { Signals } from './signals.ts';
+import { endsCampaign, isStop, Signals } from './signals.ts';
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
@@ -17,7 +17,10 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
-    if (subcommand) return await runSubcommand(subcommand);
+    if (subcommand) {
+      endOnSignal(signals);
+      return await runSubcommand(subcommand);
+    }
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -37,7 +40,10 @@ async function main(): Promise<number> {
     };
     const timetable = config.timetable && (await import('./timetable.ts')).readTimetable(config.timetable);
     const backend = await openBackend(config.backend, candidate);
-    if (options.dryRun) return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    if (options.dryRun) {
+      endOnSignal(signals);
+      return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    }
     const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
     return await run(config, backend, candidate, agenda, report, signals);
   } catch (error) {
@@ -61,6 +67,14 @@ async function runSubcommand(name: Subcommand): Promise<number> {
     case 'status':
       return (await import('./cli/status.ts')).status(options, process.env);
   }
+}
+
+/** Nothing of ours is in the store, and there is no child: a signal does what it does to any program. */
+function endOnSignal(signals: Signals): void {
+  signals.handle((signal) => {
+    if (isStop(signal)) signals.default(signal);
+    else if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+  });
 }
 
 /** A password in a URL or in --user is everybody's to read in ps(1) as long as it stands in our arguments. */

@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
@@ -103,6 +105,28 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     const { code, stderr } = await run(...args);
     expect(code).toBe(64);
     expect(stderr).toMatch(says);
+  });
+});
+
+describe('a store that accepts and does not answer', () => {
+  afterEach(endAll);
+
+  test.each([
+    ['status', []],
+    ['--dry-run', ['--', 'true']],
+  ])('%s: a signal is not kept waiting', async (what, rest) => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void silent.close());
+    await once(silent, 'listening');
+    const connected = once(silent, 'connection');
+    const { port } = silent.address() as AddressInfo;
+    const run = elect([what, '-b', `redis://127.0.0.1:${port}`, '-n', 'a', ...rest]);
+    const [socket] = await connected;
+    socket.on('error', () => {});
+    const askedAt = performance.now();
+    run.kill('SIGINT');
+    expect((await run.ended).code).toBe(130);
+    expect(performance.now() - askedAt).toBeLessThan(1000);
   });
 });
 
