@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 'use strict';
-process.on('SIGUSR1', () => {}); // or else Node opens its debugger, until the signals are ours
+// Node keeps what is handled until its event loop runs, and by then src/signals.ts listens. As pid 1 it would be lost (pid_namespaces(7)); USR1 would open the debugger.
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1']) process.on(signal, () => {});
 const { existsSync, mkdirSync, statSync } = require('node:fs');
 const module_ = require('node:module');
 const { homedir } = require('node:os');

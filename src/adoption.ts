@@ -1,8 +1,10 @@
 import { becomeSubreaper, reap } from './native.ts';
-import { childrenOfOurs, type Proc, readProc } from './proc.ts';
+import { childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
 
-/** The kernel tells nobody of an adoption. A look costs some 20 µs. */
+/** The kernel tells nobody of an adoption, or of a setsid(2). A look costs some 20 µs for each process of the tree: */
 const WATCH_MS = 100;
+/** for a large one the looks are rarer, so that they take a fiftieth of the time at the most. */
+const WATCH_SHARE = 50;
 
 const nodesOwn = new Set<number>();
 
@@ -30,20 +32,41 @@ export class Adoption {
     }
   };
 
-  readonly #watch: NodeJS.Timeout;
+  #watch: NodeJS.Timeout | undefined;
   #known = '';
 
-  /** `changed` is told of the living orphans whenever there are others than before: after our own death they are init's, and have to be known by then. */
-  constructor(changed: (orphans: Proc[]) => void) {
+  constructor() {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
     process.on('SIGCHLD', this.#reapDead);
-    this.#watch = setInterval(() => {
-      const pids = this.#adopted();
-      if (pids.join() === this.#known) return;
-      this.#known = pids.join();
-      changed(pids.map(readProc).filter((proc) => proc !== undefined));
-    }, WATCH_MS);
+  }
+
+  /**
+   * `changed` is told of the strays of the child's tree whenever there are others than before: of orphans, and of what has left the child's group while its parents live. After our
+   * own death no parent leads to them any more (the kernel kills the child at once, and orphans are init's), so they have to be known by then.
+   */
+  watch(root: Pick<Proc, 'pid' | 'group'>, changed: (strays: Proc[]) => void): void {
+    clearTimeout(this.#watch);
+    const look = () => {
+      const startedAt = performance.now();
+      const strays = this.#strays(root);
+      const pids = strays.map(({ pid }) => pid).join();
+      if (pids !== this.#known) changed(strays);
+      this.#known = pids;
+      this.#watch = setTimeout(look, Math.max(WATCH_MS, WATCH_SHARE * (performance.now() - startedAt)));
+      this.#watch.unref();
+    };
+    this.#watch = setTimeout(look, WATCH_MS);
     this.#watch.unref();
+  }
+
+  #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] {
+    const orphans = new Set(this.#adopted());
+    const pids = [...orphans, ...childrenOf(root.pid)];
+    for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
+    return pids
+      .map(readProc)
+      .filter((proc) => proc !== undefined)
+      .filter(({ pid, group }) => group !== root.group || orphans.has(pid));
   }
 
   /**
@@ -60,7 +83,7 @@ export class Adoption {
   }
 
   end(): void {
-    clearInterval(this.#watch);
+    clearTimeout(this.#watch);
     process.off('SIGCHLD', this.#reapDead);
   }
 }

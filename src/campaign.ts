@@ -31,11 +31,14 @@ export interface CampaignOptions {
   report: Report;
   /** Something of ours is in the store now, or not any more: the guard has to know. */
   placed(place: Place): void;
+  /** Somebody else leads, so there is time for what the child's start would have to wait for. Called once. */
+  standsBy(): void;
   hooks: RenewalHooks;
 }
 
-/** Watches can break without a word: look at the line again after this, at the latest. */
+/** Watches can break without a word: look again after this, or a share of the ttl, whichever is longer, and up to a half more. */
 const LOOK_AGAIN_MS = 10_000;
+const LOOK_AGAIN_SHARE = 2 / 3;
 /** Connecting takes longer than a request on an open connection. */
 const SHORTEST_ATTEMPT_MS = 2000;
 /** A store that stays away is spoken of now and then. */
@@ -58,7 +61,8 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   let lastProblem = 'no answer';
   let told = { problem: '', at: 0 };
   let seat = takeSeat(backend, options);
-  const enterAgain = () => {
+  const enterAgain = (reason: string) => {
+    options.report({ type: 'place-lost', reason });
     seat.renewal.end();
     const { place } = seat;
     backend.release(place, within(options.timing.requestMs)).catch(() => {}); // what may be left of it
@@ -72,16 +76,17 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         pauseMs = FIRST_PAUSE_MS;
         if (standing.leads) return seat;
         if (isNews(standing, ledBy)) options.report({ type: 'standby', ...pick(standing) });
+        if (options.once) throw new NotElected(standing, 'somebody else leads');
+        if (!ledBy) options.standsBy();
         ledBy = standing;
-        if (options.once) throw new NotElected(ledBy, 'somebody else leads');
-        await vacancy(backend, seat, standing, untilEnd);
+        await vacancy(backend, seat, standing, options.timing, untilEnd);
       } catch (error) {
         if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;
         signal.throwIfAborted();
         if (!timeUp.signal.aborted) lastProblem = (error as Error).message;
         if (timeUp.signal.aborted || options.once) throw new NotElected(ledBy, lastProblem);
         if (error instanceof Gone) {
-          enterAgain();
+          enterAgain(error.message);
         } else {
           const retryInMs = Math.min(pauseMs * (0.5 + Math.random()), Math.max(0, giveUpAt - now()));
           if (lastProblem !== told.problem || now() >= told.at + TELL_AGAIN_MS) {
@@ -92,7 +97,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
           pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
         }
       }
-      if (!seat.renewal.check()) enterAgain();
+      if (!seat.renewal.check()) enterAgain('it ran out');
     }
   } catch (error) {
     seat.renewal.end();
@@ -128,6 +133,7 @@ async function vacancy(
   backend: Backend,
   { place, renewal }: Leadership,
   waiting: Waiting,
+  { ttlMs }: Timing,
   signal: AbortSignal,
 ): Promise<void> {
   const over = new AbortController();
@@ -136,7 +142,7 @@ async function vacancy(
     const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
     const gone = await Promise.race([
       backend.vacancy(place, waiting, untilOver),
-      pause(LOOK_AGAIN_MS * (1 + Math.random() / 2), untilOver),
+      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), untilOver),
       lost,
     ]);
     if (gone) throw gone;

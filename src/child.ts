@@ -35,28 +35,40 @@ export interface ChildOptions {
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
+  const subprocess = start(options, 'inherit');
+  if (subprocess.pid === undefined)
+    throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
+  const pidfd = openPidfd(subprocess.pid);
+  const startedAt = readProc(subprocess.pid)?.startedAt ?? '';
+  const ended = new Promise<ChildEnd>((resolve) => {
+    subprocess.once('exit', (exitCode, signal) => resolve(endOf(exitCode, signal, pidfd)));
+  });
+  return { pid: subprocess.pid, startedAt, ended };
+}
+
+/** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
+export function rehearseStart(): void {
+  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore');
+}
+
+function start({ command, args, env, ownGroup, inheritFd }: ChildOptions, stdio: 'inherit' | 'ignore') {
   closeOnExec();
-  const tether = setpriv();
-  const [file, ...args] = [...(tether ? [tether, '--pdeathsig', 'KILL', '--'] : []), options.command, ...options.args];
-  const subprocess = execa(file!, args, {
-    stdio: ['inherit', 'inherit', 'inherit', ...(options.inheritFd === undefined ? [] : [options.inheritFd as never])],
-    env: options.env,
+  tether ??= setpriv();
+  const [file, ...rest] = [...tether, command, ...args];
+  const subprocess = execa(file!, rest, {
+    stdio: [stdio, stdio, stdio, ...(inheritFd === undefined ? [] : [inheritFd as never])],
+    env,
     extendEnv: false,
-    detached: options.ownGroup,
+    detached: ownGroup,
     cleanup: false,
     buffer: false,
     reject: false,
   });
   isNodesOwn(subprocess);
-  if (subprocess.pid === undefined)
-    throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
-  const pidfd = openPidfd(subprocess.pid);
-  const startedAt = readProc(subprocess.pid)?.startedAt ?? '';
-  const ended = subprocess.then(({ exitCode, signal }) => endOf(exitCode, signal, pidfd));
-  return { pid: subprocess.pid, startedAt, ended };
+  return subprocess;
 }
 
-function endOf(exitCode: number | undefined, signal: string | undefined, pidfd: number | undefined): ChildEnd {
+function endOf(exitCode: number | null, signal: string | null, pidfd: number | undefined): ChildEnd {
   if (signal) return { status: signalStatus(signalNumber(signal)), signal };
   // Node tells death by a real-time signal as exit code 0 and no signal: ask the kernel which of the two it was.
   const killedBy = exitCode === 0 && pidfd !== undefined ? (waitStatusOf(pidfd) ?? 0) & 0x7f : 0;
@@ -64,13 +76,15 @@ function endOf(exitCode: number | undefined, signal: string | undefined, pidfd: 
   return { status: exitCode ?? signalStatus(signalNumber('SIGKILL')), signal: undefined };
 }
 
-/** setpriv(1) of util-linux; that of busybox cannot do it. */
-function setpriv(): string | undefined {
+let tether: string[] | undefined;
+
+/** What stands before the command: setpriv(1) of util-linux; that of busybox cannot do it. */
+function setpriv(): string[] {
   try {
     const file = lookUpCommand('setpriv');
-    return basename(realpathSync(file)) === 'setpriv' ? file : undefined;
+    return basename(realpathSync(file)) === 'setpriv' ? [file, '--pdeathsig', 'KILL', '--'] : [];
   } catch {
-    return undefined;
+    return [];
   }
 }
 
@@ -94,6 +108,8 @@ export interface ChildFacts {
   ttlMs: number;
   /** RFC 3339; undefined: no schedule. */
   slot: string | undefined;
+  /** Ours, in place of the service manager's. */
+  notifySocket: string | undefined;
 }
 
 /** Set last, so that they win over what was inherited: an elect-run inside an elect-run shows the inner ones. */
@@ -108,5 +124,6 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ELECT_RUN_BACKEND: facts.backendUrl,
     ELECT_RUN_TTL_MS: String(facts.ttlMs),
     ...(facts.slot === undefined ? {} : { ELECT_RUN_SCHEDULED_AT: facts.slot }),
+    ...(facts.notifySocket === undefined ? {} : { NOTIFY_SOCKET: facts.notifySocket }),
   };
 }

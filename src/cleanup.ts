@@ -1,14 +1,9 @@
-/**
- * Started by the guard, never by hand: `cleanup.js end|release`, with the facts as JSON on stdin. It ends what is left of the tree,
- * wherever it went, and with `release` (elect-run is dead) gives the place in the store back, so that the next candidate
- * need not wait for the lease to run out.
- */
-import { readFileSync } from 'node:fs';
 import { type Candidate, openBackend } from './backends/index.ts';
 import type { BackendSpec } from './backends/spec.ts';
 import { now, within } from './clock.ts';
 import { killTree, type TreeMarks } from './tree.ts';
 
+/** What the guard is told, as JSON. */
 export interface Facts {
   marks: TreeMarks;
   backend: BackendSpec;
@@ -19,7 +14,12 @@ export interface Facts {
 
 const PATIENCE_MS = 10_000;
 
-async function cleanUp({ marks, backend: spec, candidate, handle }: Partial<Facts>, isRelease: boolean): Promise<void> {
+/**
+ * What the guard does when elect-run cannot: ends what is left of the tree, wherever it went, and with `isRelease` (elect-run is dead) gives
+ * the place in the store back, so that the next candidate need not wait for the lease to run out.
+ */
+export async function cleanUp(facts: Partial<Facts>, isRelease: boolean): Promise<void> {
+  const { marks, backend: spec, candidate, handle } = facts;
   if (!marks || !spec || !candidate) return; // elect-run died before it could say
   const isDead = await killTree({ ...marks, reaper: isRelease ? undefined : marks.reaper }, now() + PATIENCE_MS);
   if (!isDead) {
@@ -32,6 +32,3 @@ async function cleanUp({ marks, backend: spec, candidate, handle }: Partial<Fact
     await backend[Symbol.asyncDispose]();
   }
 }
-
-process.noDeprecation = true;
-cleanUp(JSON.parse(readFileSync(0, 'utf8')), process.argv[2] === 'release').then(() => process.exit());

@@ -68,7 +68,7 @@ const quietly = (command: Command): Command =>
 function program(version: string): Command {
   const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status [options]')
+    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]')
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
@@ -88,6 +88,10 @@ function program(version: string): Command {
     .addOption(option('--catch-up <duration>', 'run missed slots up to this age; default: the latest only'))
     .addOption(option('--rerun <when>', 'never, crash or failure: run a slot again (default: crash)'))
     .addOption(option('--hold <duration>', 'keep the leadership so long after a start at the least'))
+    .addOption(option('--ready-on <what>', 'when systemd is told READY=1: standby or leader').default('standby'))
+    .addOption(
+      new Option('--notify-child', 'the command may use sd_notify, through elect-run (env: ELECT_RUN_NOTIFY_CHILD)'),
+    )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
     .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
@@ -101,11 +105,14 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 const DESCRIPTIONS: Record<Subcommand, string> = {
   status: 'Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.',
+  watch: 'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
+  check:
+    'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
 };
 
 /** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */
@@ -152,6 +159,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
     throw new Failure(EXIT.usage, '--wait and --no-wait exclude each other');
   }
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
+  if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
   return { options, command: file, args };

@@ -25,6 +25,10 @@ export function toCentiseconds(at: number): number {
   return Math.floor(at / 10);
 }
 
+export function fromCentiseconds(uptime: number): number {
+  return uptime * 10;
+}
+
 /** A timer of Node's that is told to wait longer than this runs at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
@@ -44,6 +48,13 @@ export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {
     };
     sleep(durationMs);
     signal?.addEventListener('abort', done);
+  });
+}
+
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve());
   });
 }
 

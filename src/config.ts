@@ -12,6 +12,9 @@ import { PROFILES, planTiming, type Timing } from './timing.ts';
 export const LOG_FORMATS = ['auto', 'pretty', 'plain', 'json', 'logfmt'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
+const READY_ON = ['standby', 'leader'] as const;
+type ReadyOn = (typeof READY_ON)[number];
+
 /** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
 export interface Options extends ConnectionOptions {
   backend: string;
@@ -32,6 +35,8 @@ export interface Options extends ConnectionOptions {
   catchUp?: string;
   rerun?: string;
   hold?: string;
+  readyOn: string;
+  notifyChild?: boolean;
   dryRun?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
@@ -68,6 +73,10 @@ export interface Config {
   timetable: Timetable | undefined;
   /** How long the leadership is kept after a start at the least. */
   holdMs: number;
+  /** When the service manager is told that we are ready. */
+  readyOn: ReadyOn;
+  /** The child may speak to the service manager through us. False where there is none. */
+  notifyChild: boolean;
   exitCodes: { standby: number; lost: number };
 }
 
@@ -88,6 +97,8 @@ export function readConfig(options: Options, command: string, args: string[], en
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
     timetable: readTimetable(options),
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
+    readyOn: oneOf('--ready-on', options.readyOn, READY_ON),
+    notifyChild: (options.notifyChild ?? false) && env.NOTIFY_SOCKET !== undefined,
     exitCodes: {
       standby: exitCode('--exit-code-standby', options.exitCodeStandby, EXIT.standby),
       lost: exitCode('--exit-code-lost', options.exitCodeLost, EXIT.lost),

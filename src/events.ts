@@ -12,17 +12,20 @@ export type Event =
   | { type: 'scheduled'; slot: string }
   | { type: 'slot-settled'; slot: string; run: Run }
   | { type: 'started'; pid: number; command: string; token: string; slot: string | undefined }
+  | { type: 'place-renewed'; validForMs: number }
+  | { type: 'place-lost'; reason: string }
   | { type: 'renewed'; token: string; tookMs: number; validForMs: number }
   | { type: 'suspended'; token: string; reason: string; stopInMs: number }
   | { type: 'resumed'; token: string }
   | { type: 'stepping-down'; token: string; reason: string; killInMs: number }
   | { type: 'deposed'; token: string; reason: string }
   | { type: 'signalled'; signal: string; forwarded: boolean }
+  | { type: 'notified'; lines: string[] }
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
   | { type: 'record-unavailable'; reason: string }
   | { type: 'unrecorded'; slot: string; reason: string }
   | { type: 'holding'; forMs: number }
-  | { type: 'adopted'; pids: number[] }
+  | { type: 'strayed'; pids: number[] }
   | { type: 'leftovers'; pids: number[] }
   | { type: 'guard-replaced'; reason: string }
   | { type: 'resigned'; token: string }
@@ -61,8 +64,11 @@ export function levelOf(event: Event): Level {
     case 'holding':
     case 'resigned':
       return 'info';
+    case 'place-renewed':
+    case 'place-lost':
     case 'renewed':
-    case 'adopted':
+    case 'notified':
+    case 'strayed':
     case 'signalled':
       return 'debug';
   }

@@ -5,19 +5,28 @@ import { fileURLToPath } from 'node:url';
 import { isNodesOwn } from './adoption.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
+import { hasShell, SHELL } from './lookup.ts';
 import { closeOnExec } from './native.ts';
 import { trySignal } from './tree.ts';
 
-const SCRIPT = fileURLToPath(new URL('./guard.sh', import.meta.url));
-const CLEANUP = fileURLToPath(new URL('./cleanup.js', import.meta.url));
+const beside = (name: string): string => fileURLToPath(new URL(`./${name}`, import.meta.url));
 
 /** A guard that does not answer within this time is taken for frozen, and replaced. */
 const ANSWER_MS = 1000;
+/** For the first answer of one that has to start Node, which on a busy machine takes its time. */
+const NODE_ANSWER_MS = 5000;
 /** So many guards in a row that never got ready: it cannot be had here. */
 const MOST_FAILURES = 3;
 
+/** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
+function commandLine(): [string, ...string[]] {
+  return hasShell()
+    ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js')]
+    : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];
+}
+
 /**
- * Our side of guard.sh. It is told everything before it can matter, and replaced at once when it dies or freezes. `failed` resolves
+ * Our side of guard.sh and guard-process.ts. It is told everything before it can matter, and replaced at once when it dies or freezes. `failed` resolves
  * when it cannot be replaced: the child must not run without it.
  */
 export class Guard {
@@ -87,7 +96,8 @@ export class Guard {
   }
 
   #start(): void {
-    const guard = spawn('/bin/sh', [SCRIPT, 'elect-run-guard', process.execPath, CLEANUP], {
+    const [file, ...args] = commandLine();
+    const guard = spawn(file, args, {
       detached: true,
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: '/',
@@ -120,6 +130,7 @@ export class Guard {
     this.#tell(this.#until === 'forever' ? 'forever' : `until ${this.#until}`);
     if (this.#answerBy) return; // the clock runs from the first question that is open
     const guard = this.#process;
+    const answerMs = this.#armed === undefined && !hasShell() ? NODE_ANSWER_MS : ANSWER_MS;
     // Timers run before input is read: after a stall of our own the answer may lie in the pipe.
     this.#answerBy = setTimeout(() => {
       setImmediate(() => {
@@ -127,7 +138,7 @@ export class Guard {
         this.#heard();
         this.#replace('it does not answer');
       });
-    }, ANSWER_MS);
+    }, answerMs);
     this.#answerBy.unref();
   }
 

@@ -23,6 +23,11 @@ export function lookUpCommand(command: string, path = process.env.PATH): string 
   throw new Failure(EXIT.notFound, `cannot run ${command}: not found in PATH`);
 }
 
+export const SHELL = '/bin/sh';
+
+/** In a distroless container there is none. */
+export const hasShell = (): boolean => whyNotExecutable(SHELL) === undefined;
+
 const IS_DIRECTORY = 'it is a directory';
 
 interface Problem {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
-import { LOG_FORMATS, oneOf, readConfig } from './config.ts';
+import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
@@ -17,10 +17,7 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
-    if (subcommand) {
-      endOnSignal(signals);
-      return await runSubcommand(subcommand);
-    }
+    if (subcommand) return await runSubcommand(subcommand, signals);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
     const { options, command, args } = invocation;
@@ -31,6 +28,7 @@ async function main(): Promise<number> {
     );
     hideSecrets();
     const config = readConfig(options, command, args, process.env);
+    report = await withSystemd(report, config, process.env);
     lookUpCommand(command);
     const candidate = {
       election: config.election,
@@ -59,13 +57,19 @@ async function main(): Promise<number> {
 }
 
 /** Those that look at an election from outside. */
-async function runSubcommand(name: Subcommand): Promise<number> {
+async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
+  endOnSignal(signals);
   const options = readSubcommand(name, process.argv.slice(3), process.env);
   if (!options) return 0;
   hideSecrets();
+  process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
     case 'status':
       return (await import('./cli/status.ts')).status(options, process.env);
+    case 'watch':
+      return (await import('./cli/watch.ts')).watch(options, process.env);
+    case 'check':
+      return (await import('./cli/check.ts')).check(options, process.env);
   }
 }
 
@@ -92,6 +96,21 @@ async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, ve
   if (!isForPeople || quiet) return lines;
   const { canSpin, withSpinner } = await import('./report/spinner.ts');
   return canSpin() ? withSpinner(lines) : lines;
+}
+
+/** Under systemd it is told as well. What that takes is loaded only there. */
+async function withSystemd(lines: Report, config: Config, env: NodeJS.ProcessEnv): Promise<Report> {
+  if (!env.NOTIFY_SOCKET) return lines;
+  const { readWatchdog, systemdReporter, watchdogProblem } = await import('./report/systemd.ts');
+  const watchdogMs = readWatchdog(env);
+  const problem =
+    watchdogMs === undefined ? undefined : watchdogProblem(watchdogMs, config.timing, config.backend.kind !== 'file');
+  if (problem) lines({ type: 'warning', message: problem });
+  const systemd = systemdReporter(env.NOTIFY_SOCKET, watchdogMs, config);
+  return (event) => {
+    systemd(event);
+    lines(event);
+  };
 }
 
 function version(): string {

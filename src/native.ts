@@ -20,10 +20,18 @@ let loaded: Libc | undefined;
 let ffi: typeof koffi;
 let program: ReturnType<typeof koffi.load>;
 
-function libc(): Libc {
-  if (!loaded) {
+/** For files with calls of their own (datagrams.ts). */
+export function native(): { ffi: typeof koffi; program: ReturnType<typeof koffi.load> } {
+  if (!program) {
     ffi = createRequire(import.meta.url)('koffi');
     program = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
+  }
+  return { ffi, program };
+}
+
+function libc(): Libc {
+  if (!loaded) {
+    native();
     loaded = {
       flock: program.func('int flock(int, int)'),
       prctl: program.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
@@ -101,19 +109,40 @@ export function waitStatusOf(pidfd: number): number | undefined {
   return info.readInt32LE(PIDFD_INFO_EXIT_CODE_OFFSET);
 }
 
-const UV_SIGNAL = 16; // enum uv_handle_type, uv.h: part of libuv's ABI since 1.0
+// enum uv_handle_type, uv.h: part of libuv's ABI since 1.0
+const UV_POLL = 8;
+const UV_SIGNAL = 16;
+const UV_READABLE = 1;
 
 /** Calls back at each signal of this number, of those for which Node has no name: libuv itself takes any (uv_signal_t). It does not keep the process alive. */
 export function onSignal(signal: number, callback: () => void): void {
-  libc();
-  const loop = program.func('void *uv_default_loop()')();
-  const sizeOf = program.func('size_t uv_handle_size(int)');
-  const handle = program.func('void *calloc(size_t, size_t)')(1, sizeOf(UV_SIGNAL));
-  callbackType ??= ffi.pointer(ffi.proto('void onSignal(void *handle, int signal)'));
+  signalCallback ??= native().ffi.pointer(native().ffi.proto('void onSignal(void *handle, int signal)'));
+  const { loop, handle } = newHandle(UV_SIGNAL);
   program.func('int uv_signal_init(void *, void *)')(loop, handle);
-  const start = program.func('uv_signal_start', 'int', ['void *', callbackType, 'int']);
-  start(handle, ffi.register(callback, callbackType), signal);
+  const start = program.func('uv_signal_start', 'int', ['void *', signalCallback, 'int']);
+  start(handle, ffi.register(callback, signalCallback), signal);
   program.func('void uv_unref(void *)')(handle);
 }
 
-let callbackType: ReturnType<typeof koffi.pointer> | undefined;
+let signalCallback: ReturnType<typeof koffi.pointer> | undefined;
+
+/** Calls back, from the event loop, while there is something to be read from this descriptor (uv_poll_t). It does not keep the process alive. */
+export function onReadable(fd: number, callback: () => void): void {
+  const callbackType = native().ffi.pointer(ffi.proto('void onReadable(void *handle, int status, int events)'));
+  const { loop, handle } = newHandle(UV_POLL);
+  program.func('int uv_poll_init(void *, void *, int)')(loop, handle, fd);
+  const start = program.func('uv_poll_start', 'int', ['void *', 'int', callbackType]);
+  // Not within libuv's own callback: what is called may throw.
+  start(
+    handle,
+    UV_READABLE,
+    ffi.register(() => setImmediate(callback), callbackType),
+  );
+  program.func('void uv_unref(void *)')(handle);
+}
+
+function newHandle(type: number): { loop: unknown; handle: unknown } {
+  const loop = native().program.func('void *uv_default_loop()')();
+  const sizeOf = program.func('size_t uv_handle_size(int)');
+  return { loop, handle: program.func('void *calloc(size_t, size_t)')(1, sizeOf(type)) };
+}

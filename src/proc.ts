@@ -61,6 +61,17 @@ export function childrenOfOurs(): number[] | undefined {
   }
 }
 
+/** Zombies included, of all its threads; none where the kernel does not tell. */
+export function childrenOf(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/children`, 'latin1').split(' ').filter(Boolean).map(Number),
+    );
+  } catch {
+    return [];
+  }
+}
+
 /** Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. */
 export function hasInEnvironment(pid: number, assignment: string): boolean {
   try {

@@ -3,7 +3,7 @@ import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, startChild } from './child.ts';
+import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
@@ -11,12 +11,13 @@ import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
 import { type Loss, lossOf, watchForLoss } from './loss.ts';
+import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
-import { findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 /**
@@ -59,8 +60,6 @@ type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'l
 /** `lost-idle`: between two runs, so there was nothing to stop. */
 type Outcome = Performed | { type: 'lost-idle' };
 
-/** What is given to the tree to die after KILL before we say that we cannot show it. */
-const DEATH_MS = 5000;
 const POLL_MS = 20;
 const RETRY_MS = 100;
 /** A job may handle them; nobody sends them to one that shall be started again. */
@@ -87,6 +86,7 @@ class Term {
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
   isLeaving = false;
+  #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
 
@@ -149,6 +149,7 @@ class Term {
             return { leadership, token, lost };
           }
           await this.#resign(leadership);
+          this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
         }
       });
     } catch (error) {
@@ -188,6 +189,7 @@ class Term {
           this.#handle = handle;
           this.#tellFacts();
         },
+        standsBy: rehearseStart,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),
@@ -197,11 +199,7 @@ class Term {
     );
     // Takes some milliseconds, in which the store can answer.
     if (!this.#adoption) {
-      this.#adoption = new Adoption((orphans) => {
-        this.#marks.known = orphans;
-        this.#tellFacts();
-        this.#report({ type: 'adopted', pids: orphans.map(({ pid }) => pid) });
-      });
+      this.#adoption = new Adoption();
       this.#signals.catchRealtime();
     }
     return campaigning;
@@ -261,6 +259,7 @@ class Term {
     let status = this.#wasCutOff ? exitCodes.lost : 0;
     let holdUntil = now();
     do {
+      if (this.#marks.root) this.#forgetChild();
       const next = await this.#nextRun(elected);
       if (next === undefined) break;
       if ('reason' in next) {
@@ -309,6 +308,7 @@ class Term {
   /** Until the time is over, the leadership, or somebody's patience. */
   async #hold({ lost }: Elected, forMs: number): Promise<Loss | undefined> {
     if (forMs <= 0) return undefined;
+    this.#forgetChild();
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
     const loss = await this.#interruptible(async (interrupted) => {
@@ -336,10 +336,8 @@ class Term {
         this.#report({ type: 'ended', pid: child.pid, ...first });
         const status = this.#stoppedBy ?? first.status;
         const isDead = await this.#endLeftovers(renewal);
-        if (isDead) {
-          this.#forgetChild();
-          await this.#record(due, status, elected);
-        } else await this.#giveBack(leadership, false);
+        if (isDead) await this.#record(due, status, elected);
+        else await this.#giveBack(leadership, false);
         return { type: 'ended', status, isDead };
       }
       const loss: Loss =
@@ -381,9 +379,10 @@ class Term {
   }
 
   async #start(due: Due, elected: Elected): Promise<Child> {
-    const { command, args, election, id, timing } = this.#config;
+    const { command, args, election, id, timing, notifyChild } = this.#config;
     const { leadership, token } = elected;
     const { place } = leadership;
+    if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
       const child = await startChild({
         command,
@@ -397,11 +396,18 @@ class Term {
           backendUrl: this.#backend.url,
           ttlMs: place.ttlMs ?? timing.ttlMs,
           slot: due.slot,
+          notifySocket: this.#notifySocket,
         }),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
       this.#tellFacts();
+      const group = this.#marks.ownGroup ? child.pid : readProc(process.pid)!.group;
+      this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+        this.#marks.known = strays;
+        this.#tellFacts();
+        this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
+      });
       this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
       return child;
     } catch (error) {
@@ -467,8 +473,8 @@ class Term {
       this.#report({ type: 'left-to-expire', token: this.#token, reason: 'a process of the child could not be ended' });
       return;
     }
+    this.#guard.setDeadline(Number.POSITIVE_INFINITY); // first, so that no alarm is set anew
     this.#forgetChild();
-    this.#guard.setDeadline(Number.POSITIVE_INFINITY);
     await this.#resign(leadership, isGone);
   }
 
@@ -548,15 +554,12 @@ class Term {
   }
 
   #confirmed(expiresAt: number, tookMs: number): void {
+    const validForMs = Math.round(expiresAt - now());
+    if (!this.#renewal && Number.isFinite(expiresAt)) this.#report({ type: 'place-renewed', validForMs });
     if (!this.#renewal) return;
     this.#guard.setDeadline(this.#renewal.killAt);
     if (!this.#token) return;
-    this.#report({
-      type: 'renewed',
-      token: this.#token,
-      tookMs: Math.round(tookMs),
-      validForMs: Math.round(expiresAt - now()),
-    });
+    this.#report({ type: 'renewed', token: this.#token, tookMs: Math.round(tookMs), validForMs });
     if (this.#isSuspended) this.#report({ type: 'resumed', token: this.#token });
     this.#isSuspended = false;
   }

@@ -19,7 +19,7 @@ export const FORWARDED: string[] = [
 ];
 
 /** Node has no names for them, and so no way to listen for them. */
-const isRealtime = (signal: string): boolean => signal.startsWith('SIGRT');
+export const isRealtime = (signal: string): boolean => signal.startsWith('SIGRT');
 
 export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(signal) && !isStop(signal);
 

@@ -68,6 +68,9 @@ export function trySignal(pid: number, signal: NodeJS.Signals | number): void {
   }
 }
 
+/** What is given to the tree to die after KILL before we say that we cannot show it. */
+export const DEATH_MS = 5000;
+
 /** Kills the whole tree with SIGKILL, again until a snapshot finds nobody. Returns whether it is shown to be dead by then (`untilAt`, a `now()`). */
 export async function killTree(marks: TreeMarks, untilAt: number): Promise<boolean> {
   // With a reaper nobody can get out of sight: the group can go first. Without one, a dead parent would hide its children.

@@ -2,12 +2,19 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { isNodesOwn } from './adoption.ts';
+import { hasShell, SHELL } from './lookup.ts';
 import { signalNumber } from './outcome.ts';
 import { FORWARDED } from './signals.ts';
 
-const SCRIPT = fileURLToPath(new URL('./witness.sh', import.meta.url));
+const beside = (name: string): string => fileURLToPath(new URL(`./${name}`, import.meta.url));
 
-/** Our side of witness.sh: tells signals of the terminal's whole process group from those that were sent to elect-run alone. */
+/** A shell, or where there is none a second Node. */
+function commandLine(): [string, ...string[]] {
+  if (!hasShell()) return [process.execPath, beside('witness-process.js'), 'elect-run-witness'];
+  return [SHELL, beside('witness.sh'), ...FORWARDED.map((signal) => String(signalNumber(signal)))];
+}
+
+/** Our side of witness.sh and witness-process.ts: tells signals of the terminal's whole process group from those that were sent to elect-run alone. */
 export class Witness {
   readonly pid: number | undefined;
   readonly ready: Promise<void>;
@@ -20,8 +27,8 @@ export class Witness {
   #isGone = false;
 
   constructor() {
-    const numbers = FORWARDED.map((signal) => String(signalNumber(signal)));
-    this.#process = spawn('/bin/sh', [SCRIPT, ...numbers], { stdio: ['pipe', 'pipe', 'ignore'], cwd: '/' });
+    const [file, ...args] = commandLine();
+    this.#process = spawn(file, args, { stdio: ['pipe', 'pipe', 'ignore'], cwd: '/' });
     this.pid = this.#process.pid;
     isNodesOwn(this.#process);
     this.ready = new Promise((resolve) => this.#waiting.push(resolve));

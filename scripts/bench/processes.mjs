@@ -46,9 +46,19 @@ function kill(pid, signal) {
 const jobs = new Set();
 let jobCount = 0;
 
+const SCRIPT = `#!/bin/sh
+exec 9>"$1"
+echo $$ >&9
+set -C
+[ -z "$3" ] || { true >"$3"; } 2>/dev/null || echo another >&9
+read -r word <"$2"
+[ -z "$3" ] || rm -f "$3"
+`;
+
 /**
  * The command that the candidates run. It says its pid into a pipe of its own as its first act and holds that pipe open until it ends, so that its
- * start and its end are both seen to the fraction of a millisecond, whoever runs it; it ends when it is told to.
+ * start and its end are both seen to the fraction of a millisecond, whoever runs it; it ends when it is told to. Those that share a `lock` file say so
+ * when one of them is at work already (O_EXCL).
  */
 export class Job {
   #pid;
@@ -56,22 +66,25 @@ export class Job {
   #pipe;
   startedAt;
   endedAt;
+  metAnother = false;
 
-  constructor(folder) {
+  constructor(folder, lock = '') {
     const script = join(folder, 'job.sh');
-    if (jobCount === 0)
-      writeFileSync(script, '#!/bin/sh\nexec 9>"$1"\necho $$ >&9\nread -r word <"$2"\n', { mode: 0o755 });
+    if (jobCount === 0) writeFileSync(script, SCRIPT, { mode: 0o755 });
     const [pipe, control] = ['out', 'in'].map((name) => join(folder, `job-${jobCount}.${name}`));
     jobCount++;
     execFileSync('mkfifo', [pipe, control]);
-    this.command = [script, pipe, control];
+    this.command = [script, pipe, control, lock];
     this.#control = openSync(control, constants.O_RDWR | constants.O_NONBLOCK);
     this.#pipe = new Socket({ fd: openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK), readable: true });
     this.started = new Promise((resolve) => {
       this.#pipe.once('data', (text) => {
         this.startedAt = performance.now();
-        this.#pid = Number(text);
+        this.#pid = Number.parseInt(text, 10);
         resolve(this.startedAt);
+      });
+      this.#pipe.on('data', (text) => {
+        if (text.includes('another')) this.metAnother = true;
       });
     });
     this.ended = new Promise((resolve) => {

@@ -11,10 +11,10 @@ import {
   Unusable,
   type Waiting,
 } from '../backend.ts';
-import { pause } from '../clock.ts';
+import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import { EtcdMembers } from './etcd/members.ts';
-import { BOOKS, type EtcdSpec } from './etcd/spec.ts';
+import { BOOKS, type EtcdSpec, LEADERS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
 interface EtcdPlace extends Place {
@@ -26,11 +26,20 @@ interface EtcdPlace extends Place {
   ahead: string | undefined;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** Kept from one look to the next. */
+  watch: { ahead: string; deletion: Promise<void>; over: AbortController } | undefined;
 }
 
 interface EtcdHandle {
   key: string;
   lease: string;
+}
+
+/** What a leader tells observers of itself. */
+interface Term {
+  id: string;
+  token: string;
+  since: string;
 }
 
 interface KeyValue {
@@ -57,11 +66,13 @@ export class EtcdBackend implements Backend {
   readonly #members: EtcdMembers;
   readonly #prefix: string;
   readonly #book: string;
+  readonly #term: string;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
     this.#prefix = `${candidate.election}/`;
     this.#book = `${BOOKS}/${candidate.election}`;
+    this.#term = `${LEADERS}/${candidate.election}`;
     const right = `readwrite on the prefix ${this.#prefix}, and on ${this.#book} where slots are recorded`;
     this.#members = new EtcdMembers(spec, candidate.requestMs, right);
     this.url = `${spec.tls ? 'etcds' : 'etcd'}://${spec.endpoints.join(',')}`;
@@ -75,6 +86,7 @@ export class EtcdBackend implements Backend {
       leads: false,
       ahead: undefined,
       asOf: undefined,
+      watch: undefined,
     };
   }
 
@@ -102,13 +114,27 @@ export class EtcdBackend implements Backend {
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
     place.leads = position === 0;
-    if (place.leads) return { leads: true };
+    if (place.leads) {
+      place.watch?.over.abort();
+      return { leads: true };
+    }
     place.ahead = line![position - 1]!.key.toString();
     return { leads: false, leader: first![0]!.value.toString(), since: undefined, position: position + 1 };
   }
 
   async vacancy(place: EtcdPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    await this.#deletion([place.ahead!, place.handle!.key], place.asOf!, signal);
+    if (place.watch?.ahead !== place.ahead) this.#watchAhead(place);
+    await Promise.race([place.watch!.deletion, untilAborted(signal)]);
+  }
+
+  #watchAhead(place: EtcdPlace): void {
+    place.watch?.over.abort();
+    const over = new AbortController();
+    const ahead = place.ahead!;
+    const deletion = this.#deletion([ahead, place.handle!.key], place.asOf!, over.signal).finally(() => {
+      if (place.watch?.over === over) place.watch = undefined;
+    });
+    place.watch = { ahead, deletion, over };
   }
 
   async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
@@ -119,7 +145,21 @@ export class EtcdBackend implements Backend {
     const [mine, first] = answer.responses.map(({ response_range }) => response_range!.kvs[0]);
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
     place.asOf = answer.header.revision;
+    this.#tellTerm(place, answer.header.revision).catch(() => {}); // without the right to it observers go by the name alone
     return BigInt(answer.header.revision);
+  }
+
+  /** Our token and since when, for observers. It goes with our lease. */
+  async #tellTerm(place: EtcdPlace, token: string): Promise<void> {
+    const { key, lease } = place.handle!;
+    const term: Term = { id: this.#candidate.id, token, since: new Date().toISOString() };
+    await this.#members.call(within(this.#candidate.requestMs), ({ kv }) =>
+      kv.txn({
+        compare: [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: place.revision! }],
+        success: [{ request_put: { key: bytes(this.#term), value: bytes(JSON.stringify(term)), lease } }],
+        failure: [],
+      }),
+    );
   }
 
   async renew(place: EtcdPlace, signal: AbortSignal): Promise<number> {
@@ -142,6 +182,7 @@ export class EtcdBackend implements Backend {
   }
 
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
+    place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
     const deletion = this.#members.call(signal, ({ kv }) =>
@@ -164,10 +205,16 @@ export class EtcdBackend implements Backend {
       });
   }
 
-  /** The token is known to the leader alone: it is not in the store. */
   async observe(signal: AbortSignal): Promise<Observation> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range(this.#line));
-    const [first, ...waiting] = kvs as unknown as KeyValue[];
+    const look = await this.#members.call(signal, ({ kv }) =>
+      kv.txn({
+        compare: [],
+        success: [{ request_range: this.#line }, { request_range: { key: bytes(this.#term) } }],
+        failure: [],
+      }),
+    );
+    const [line, told] = look.responses.map(({ response_range }) => response_range!.kvs as unknown as KeyValue[]);
+    const [first, ...waiting] = line!;
     if (!first) return { leader: undefined, waiting: [] };
     const { lease } = first;
     const left =
@@ -177,8 +224,10 @@ export class EtcdBackend implements Backend {
             leaseClient.leaseTimeToLive({ ID: lease, keys: false }),
           );
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
+    const id = first.value.toString();
+    const term = termOf(told![0], id);
     return {
-      leader: { id: first.value.toString(), token: undefined, since: undefined, leftMs },
+      leader: { id, token: term?.token, since: term?.since, leftMs },
       waiting: waiting.map(({ value }) => value.toString()),
     };
   }
@@ -313,6 +362,16 @@ export class EtcdBackend implements Backend {
 }
 
 const PARENT_KEYS = 16;
+
+/** Undefined unless it is that of this leader. */
+function termOf(told: KeyValue | undefined, id: string): Term | undefined {
+  try {
+    const term = JSON.parse(told?.value.toString() ?? '{}') as Term;
+    return term.id === id ? term : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 const bytes = (text: string): Buffer => Buffer.from(text);
 

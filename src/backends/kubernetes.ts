@@ -133,7 +133,8 @@ export class KubernetesBackend implements Backend {
   async renew(place: KubernetesPlace, signal: AbortSignal): Promise<number> {
     for (let { lease } = place; ; lease = await this.#api.read(signal)) {
       if (!lease || !this.#isOurs(place, lease)) throw this.#gone(lease);
-      const written = await this.#api.replace(renewed(lease, this.#seconds), signal).catch(nothingIfConflict);
+      const told = withAnnotation(renewed(lease, this.#seconds), TOKEN, `${this.#candidate.id} ${place.token}`);
+      const written = await this.#api.replace(told, signal).catch(nothingIfConflict);
       if (!written) continue;
       place.lease = written;
       return this.#seconds * 1000;
@@ -166,7 +167,7 @@ export class KubernetesBackend implements Backend {
     place.handle = undefined;
   }
 
-  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is known to the leader alone. */
+  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is told with the first renewal. */
   async observe(signal: AbortSignal): Promise<Seen> {
     const lease = await this.#api.read(signal);
     const id = holderOf(lease);
@@ -174,7 +175,9 @@ export class KubernetesBackend implements Backend {
     const { acquireTime, renewTime } = lease!.spec!;
     const runsOutAt = Date.parse(renewTime ?? '') + durationMsOf(lease!);
     const leftMs = Number.isNaN(runsOutAt) ? undefined : Math.max(0, runsOutAt - Date.now());
-    return { leader: { id, token: undefined, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
+    const told = annotationsOf(lease)[TOKEN] ?? '';
+    const token = told.startsWith(`${id} `) ? told.slice(id.length + 1) : undefined;
+    return { leader: { id, token, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
@@ -189,8 +192,7 @@ export class KubernetesBackend implements Backend {
     const found = await this.#bookApi.read(signal);
     if (annotationsOf(found)[BOOK] !== before?.text) throw new Changed(`the Lease ${this.#bookName} has changed`);
     const lease = found ?? { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name: this.#bookName } };
-    const annotations = { ...annotationsOf(lease), [BOOK]: text };
-    const edited = { ...lease, metadata: { ...lease.metadata, annotations } };
+    const edited = withAnnotation(lease, BOOK, text);
     const written = await (found ? this.#bookApi.replace(edited, signal) : this.#bookApi.create(edited, signal)).catch(
       nothingIfConflict,
     );
@@ -258,9 +260,16 @@ export class KubernetesBackend implements Backend {
 
 /** The annotation with the run records. */
 const BOOK = 'elect-run/runs';
+/** The annotation with the holder's name and token, for observers. */
+const TOKEN = 'elect-run/token';
 
 const annotationsOf = (lease: Lease | undefined): Record<string, string> =>
   (lease?.metadata.annotations as Record<string, string> | undefined) ?? {};
+
+const withAnnotation = (lease: Lease, name: string, text: string): Lease => ({
+  ...lease,
+  metadata: { ...lease.metadata, annotations: { ...annotationsOf(lease), [name]: text } },
+});
 
 function observe(place: KubernetesPlace, lease: Lease | undefined): void {
   place.lease = lease;

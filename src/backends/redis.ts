@@ -8,7 +8,7 @@ import {
   type Place,
   type Waiting,
 } from '../backend.ts';
-import { pause } from '../clock.ts';
+import { pause, untilAborted } from '../clock.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
@@ -235,11 +235,4 @@ export class RedisBackend implements Backend {
     const what = holder === null ? 'is gone: deleted, or it ran out' : 'is held by another now';
     return new Gone(`the redis key ${this.#lock} ${what}`);
   }
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve());
-  });
 }

@@ -39,6 +39,8 @@ interface ZooKeeperPlace extends Place {
   leads: boolean;
   /** The path of the znode just ahead of ours. */
   ahead: string | undefined;
+  /** Who leads, by the name of its znode. */
+  leader: { seat: string; id: string | undefined } | undefined;
 }
 
 /** A pause before a broken watch is set again, so that a dead server is not asked in a loop. */
@@ -80,7 +82,15 @@ export class ZooKeeperBackend implements Backend {
   }
 
   newPlace(): ZooKeeperPlace {
-    return { ttlMs: undefined, handle: undefined, session: undefined, path: undefined, leads: false, ahead: undefined };
+    return {
+      ttlMs: undefined,
+      handle: undefined,
+      session: undefined,
+      path: undefined,
+      leads: false,
+      ahead: undefined,
+      leader: undefined,
+    };
   }
 
   async acquire(place: ZooKeeperPlace, signal: AbortSignal): Promise<Leading | Waiting> {
@@ -105,7 +115,7 @@ export class ZooKeeperBackend implements Backend {
     place.ahead = this.#pathOf(seats[position - 1]!.name);
     return {
       leads: false,
-      leader: await this.#whoIs(session, seats[0]!.name, signal),
+      leader: await this.#whoLeads(place, session, seats[0]!.name, signal),
       since: undefined,
       position: position + 1,
     };
@@ -120,14 +130,22 @@ export class ZooKeeperBackend implements Backend {
   }
 
   async vacancy(place: ZooKeeperPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    await this.#disappears(place.session!, place.ahead!, signal);
+    while (!signal.aborted) {
+      try {
+        await place.session!.change(place.ahead!, signal);
+        return; // whatever it was: the next look tells
+      } catch (error) {
+        if (error instanceof Gone) return;
+        await pause(REOPEN_MS, signal);
+      }
+    }
   }
 
   async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {
-    await this.#affirm(place, signal);
-    // What this server shows now is not older than that write.
     const session = place.session!;
-    const [seats, [stat]] = await Promise.all([
+    // All of a session's requests are answered in their order: what the server shows is not older than that write.
+    const [, seats, [stat]] = await Promise.all([
+      this.#affirm(place, signal),
       this.#line(session, signal),
       this.#ask<[{ czxid: number; ephemeralOwner: string }]>(session, signal, place, (client, done) =>
         client.a_exists(place.path!, false, done),
@@ -337,6 +355,17 @@ export class ZooKeeperBackend implements Backend {
       if (isAnswer(error, CODES.noNode)) return [];
       throw this.#read(error);
     }
+  }
+
+  /** Asked once for each leader. */
+  async #whoLeads(
+    place: ZooKeeperPlace,
+    session: Session,
+    seat: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    if (place.leader?.seat !== seat) place.leader = { seat, id: await this.#whoIs(session, seat, signal) };
+    return place.leader.id;
   }
 
   async #whoIs(session: Session, name: string, signal: AbortSignal): Promise<string | undefined> {

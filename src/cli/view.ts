@@ -2,12 +2,28 @@ import type { Observation } from '../backend.ts';
 import { formatDuration } from '../durations.ts';
 import type { Run } from '../runs.ts';
 import { printable } from '../text.ts';
+import type { Watched } from './election.ts';
 
 /** Rows of a label and what belongs to it, for people. */
 export function rows(pairs: [label: string, text: string][]): string {
   const width = Math.max(...pairs.map(([label]) => label.length));
   return pairs.map(([label, text]) => `${label.padEnd(width)}  ${text}\n`).join('');
 }
+
+const SHOWN_RUNS = 10;
+
+/** An election, for people. */
+export function describe({ election, backend }: Watched, seen: Observation, runs: Run[]): string {
+  return rows([
+    ['election', `${election} on ${backend.url}`],
+    ['leader', describeLeader(seen)],
+    ...labelled('standing by', describeWaiting(seen)),
+    ...labelled('runs', runs.slice(0, SHOWN_RUNS).map(describeRun)),
+  ]);
+}
+
+const labelled = (label: string, texts: string[]): [string, string][] =>
+  texts.map((text, index) => [index === 0 ? label : '', text]);
 
 const UNNAMED = 'somebody whose name the store does not tell';
 

@@ -38,6 +38,10 @@ export function describe(event: Event): string {
       const slot = event.slot === undefined ? '' : ` for slot ${event.slot}`;
       return `started ${event.command}${slot} (pid ${event.pid})`;
     }
+    case 'place-renewed':
+      return `our place in the store is good for ${formatDuration(event.validForMs)}`;
+    case 'place-lost':
+      return `our place in the store is lost: ${event.reason}; standing again`;
     case 'renewed': {
       const isEndless = event.validForMs === Number.POSITIVE_INFINITY; // a lock of the kernel
       const validity = isEndless ? 'good until it is given back' : `good for ${formatDuration(event.validForMs)}`;
@@ -55,6 +59,8 @@ export function describe(event: Event): string {
       return `leadership lost: ${event.reason}`;
     case 'signalled':
       return event.forwarded ? `${event.signal} passed on to the child` : `${event.signal} received`;
+    case 'notified':
+      return `the child notified ${event.lines.join(', ')}`;
     case 'ended':
       return event.signal ? `the child died of ${event.signal}` : `the child ended with status ${event.status}`;
     case 'record-unavailable':
@@ -63,8 +69,8 @@ export function describe(event: Event): string {
       return `the end of slot ${event.slot} could not be recorded, and it may be run again: ${event.reason}`;
     case 'holding':
       return `keeping the leadership for another ${formatDuration(event.forMs)} (--hold)`;
-    case 'adopted':
-      return `the guard knows the orphans of the child's tree: ${event.pids.join(', ') || 'none'}`;
+    case 'strayed':
+      return `the guard knows of what strays from the child's group: ${event.pids.join(', ') || 'nothing'}`;
     case 'leftovers':
       return `the child left ${event.pids.length} processes behind (${event.pids.join(', ')}): ending them`;
     case 'guard-replaced':

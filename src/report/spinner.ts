@@ -30,6 +30,11 @@ export function withSpinner(lines: Report): Report {
   return (event: Event) => {
     if (event.type === 'standby' || event.type === 'unreachable') {
       show(describe(event));
+    } else if (event.type === 'place-renewed' || event.type === 'place-lost') {
+      const text = waitingFor; // it goes on
+      hide();
+      lines(event);
+      if (text !== undefined) show(text);
     } else {
       hide();
       lines(event);

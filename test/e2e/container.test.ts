@@ -1,52 +1,153 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { expect, test } from 'vitest';
-import { BIN, NODE } from '../helpers/elect.ts';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { constants, uptime } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { beforeAll, expect, test } from 'vitest';
+import { type Entry, guardOf, leaveNothingBehind, newElection, SHORT, stand, typesOf } from '../faults/candidates.ts';
+import { AS_PID_1, pidOneOf } from '../helpers/container.ts';
+import { counter, counterReady, REALTIME, STANDARD, sendEach } from '../helpers/counter.ts';
+import { BIN, type Elect, elect, NODE } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { scratch, script } from '../helpers/scratch.ts';
+import { type Conduct, Oracle } from '../helpers/oracle.ts';
+import { alive, identify, until, zombiesOf } from '../helpers/procs.ts';
+import { scratch } from '../helpers/scratch.ts';
 
-/** elect-run as pid 1 of a pid namespace of its own, as in a container. */
-function startAsPid1(text: string) {
-  const dir = scratch();
-  const job = script(dir, 'job.sh', text);
-  const args = ['--pid', '--fork', '--mount-proc', NODE, BIN, '-q', '--backend', `file:${dir}/locks`, '--', job];
-  return spawn('unshare', args, { stdio: ['ignore', 'pipe', 'inherit'] });
-}
-
-async function asPid1(text: string) {
-  const box = startAsPid1(text);
-  let stdout = '';
-  box.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    stdout += chunk;
-  });
-  const [code] = await once(box, 'close');
-  return { code, stdout };
-}
+/** One elect-run, as pid 1 of a pid namespace of its own, as in a container. */
+const box = (...job: string[]): Elect =>
+  elect(['-v', '-b', `file:${scratch()}`, '-n', 'job', '--', ...job], { prefix: AS_PID_1 });
 
 describeWith(['pidns'], 'as pid 1', () => {
-  test('the exit status is passed on', async () => {
-    expect(await asPid1('#!/bin/sh\nexit 42\n')).toEqual({ code: 42, stdout: '' });
+  leaveNothingBehind();
+
+  test.each([0, 1, 42, 126, 255])('the exit status is the command’s: %d', async (status) => {
+    expect((await box('sh', '-c', `exit ${status}`).ended).code).toBe(status);
   });
 
-  test('orphans are reaped: no zombie stays in the process table', async () => {
-    const text = `#!/bin/sh
-for i in 1 2 3 4 5; do (setsid sh -c 'exit 0' &); done
-until [ "$(ps -eo stat,comm | grep -c -e '^Z' -e 'sh$')" -le 3 ]; do sleep 0.05; done
-ps -eo stat= | grep -c '^Z'
-exit 0
-`;
-    expect(await asPid1(text)).toEqual({ code: 0, stdout: '0\n' });
+  test.each(['SIGHUP', 'SIGTERM', 'SIGKILL', 'SIGSEGV'] as const)(
+    'the exit status of a command that dies of %s is 128+n',
+    async (signal) => {
+      const number = constants.signals[signal];
+      expect((await box('sh', '-c', `kill -${number} $$`).ended).code).toBe(128 + number);
+    },
+  );
+
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const)(
+    '%s while elect-run is being loaded is kept for it: the kernel drops what pid 1 does not handle yet',
+    async (signal) => {
+      const dir = scratch();
+      cpSync(dirname(BIN), join(dir, 'bin'), { recursive: true });
+      mkdirSync(join(dir, 'dist'));
+      const slow = `require('node:fs').writeSync(1, 'loading');
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+        process.on('${signal}', () => process.exit(42));
+        setTimeout(() => process.exit(1), 5000);`;
+      writeFileSync(join(dir, 'dist/main.js'), slow);
+      const run = elect([], { prefix: AS_PID_1, program: [NODE, join(dir, 'bin', basename(BIN))] });
+      await run.prints('loading');
+      process.kill(await pidOneOf(run), signal);
+      expect((await run.ended).code).toBe(42);
+    },
+  );
+
+  test('orphans are reaped while the command runs: of 300 double forks no zombie stays', async () => {
+    const orphan = "(setsid sh -c 'exit 0' &)";
+    const run = box('sh', '-c', `for _ in $(seq 300); do ${orphan}; done; echo made; exec sleep infinity`);
+    await run.prints('made');
+    const pid1 = await pidOneOf(run);
+    await until(() => zombiesOf(pid1).length === 0, 'no zombie is left');
+    process.kill(pid1, 'SIGTERM');
+    expect((await run.ended).code).toBe(143);
+    expect(typesOf(run)).not.toContain('leftovers');
   });
 
-  test('SIGTERM, as a container runtime sends it, reaches the child, and its answer is the exit status', async () => {
-    const text = `#!/bin/sh
-trap 'exit 7' TERM
-echo ready
-while :; do sleep 0.05; done
-`;
-    const box = startAsPid1(text);
-    await once(box.stdout, 'data');
-    spawn('pkill', ['-TERM', '-P', String(box.pid)]); // the only child of unshare is pid 1 of the namespace
-    expect((await once(box, 'close'))[0]).toBe(7);
+  test('orphans that die later, and by KILL, are reaped, too', async () => {
+    const orphan = "(setsid sh -c 'sleep 0.$1; kill -9 $$' sh $i &)";
+    const run = box('sh', '-c', `for i in $(seq 1 50); do ${orphan}; done; sleep 1; echo made; exec sleep infinity`);
+    await run.prints('made');
+    const pid1 = await pidOneOf(run);
+    await until(() => zombiesOf(pid1).length === 0, 'no zombie is left');
+  });
+});
+
+describeWith(['pidns', 'perl'], 'as pid 1, signals', () => {
+  leaveNothingBehind();
+
+  test('every signal that can be caught reaches each process of the command’s group exactly once', async () => {
+    const run = box(...counter);
+    await counterReady(run);
+    await sendEach(run, [...STANDARD, ...REALTIME], await pidOneOf(run));
+  });
+});
+
+describeWith(['pidns', 'etcd', 'etcdctl', 'flock'], 'a rolling update', () => {
+  leaveNothingBehind();
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+
+  /** The old container leads and works, the new one stands by. */
+  async function oldAndNew(flags: string[], conduct: Conduct = 'plain') {
+    const oracle = new Oracle();
+    const entry: Entry = { backend: etcd.url, name: newElection(), job: oracle.job(conduct), flags, prefix: AS_PID_1 };
+    const old = stand(entry);
+    await old.event('started');
+    await oracle.started(1);
+    const next = stand({ ...entry, job: oracle.job() });
+    await next.event('standby');
+    return { oracle, name: entry.name, old, next };
+  }
+
+  const HAND_OVER_MS = 1000;
+
+  test('SIGTERM ends the old job, and the new one starts within 1 s, with a ttl of 60 s; no key is left', async () => {
+    const { oracle, name, old, next } = await oldAndNew(['--ttl', '60s']);
+    const stoppedAt = uptime() * 1000;
+    process.kill(await pidOneOf(old), 'SIGTERM');
+    const { at } = await oracle.started(2);
+    expect(at - stoppedAt).toBeLessThan(HAND_OVER_MS);
+    expect((await old.ended).code).toBe(143);
+    expect(typesOf(old)).toContain('resigned');
+    process.kill(await pidOneOf(next), 'SIGTERM');
+    expect((await next.ended).code).toBe(143);
+    expect(await etcd.line(name)).toEqual([]);
+    oracle.verify(2);
+  });
+
+  test('a job that ignores SIGTERM is killed after --stop-timeout, and its lease is given back', async () => {
+    const STOP_TIMEOUT_MS = 700;
+    const { oracle, name, old, next } = await oldAndNew(['--ttl', '60s', '--stop-timeout', '700ms'], 'ignores-term');
+    const stoppedAt = uptime() * 1000;
+    process.kill(await pidOneOf(old), 'SIGTERM');
+    const { at } = await oracle.started(2);
+    expect(at - stoppedAt).toBeGreaterThan(STOP_TIMEOUT_MS - 10);
+    expect(at - stoppedAt).toBeLessThan(STOP_TIMEOUT_MS + HAND_OVER_MS);
+    expect((await old.ended).code).toBe(143);
+    process.kill(await pidOneOf(next), 'SIGTERM');
+    await next.ended;
+    expect(await etcd.line(name)).toEqual([]);
+    oracle.verify(2);
+  });
+
+  test('the new container may be stopped before it led: its place in line is given back', async () => {
+    const { oracle, name, next } = await oldAndNew(['--ttl', '60s']);
+    process.kill(await pidOneOf(next), 'SIGTERM');
+    expect((await next.ended).code).toBe(143);
+    expect(await etcd.line(name)).toHaveLength(1);
+    oracle.verify(1);
+  });
+
+  test('kill -9 of pid 1 ends everybody in its namespace at once, the guard included: the lease runs out', async () => {
+    const { oracle, name, old } = await oldAndNew(SHORT, 'escapes');
+    await oracle.escaped(1);
+    const pid1 = identify(await pidOneOf(old));
+    const guard = identify(await guardOf(pid1.pid));
+    process.kill(pid1.pid, 'SIGKILL');
+    await old.ended;
+    expect([pid1, guard].filter(alive)).toEqual([]);
+    expect(oracle.workers()).toEqual([]);
+    expect(await etcd.line(name)).toHaveLength(2); // nobody was left to give it back
+    await oracle.started(2);
+    oracle.verify(2);
   });
 });

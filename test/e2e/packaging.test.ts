@@ -1,20 +1,11 @@
 import { execFile, execFileSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { pathWithoutCompilers } from '../helpers/compilers.ts';
 import { NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
@@ -46,12 +37,9 @@ beforeAll(async () => {
   });
   const [{ filename, files: list }] = JSON.parse(packed.stdout);
   files = list.map(({ path }: { path: string }) => path);
-  // A machine on which no addon can be compiled.
   mkdirSync(withoutCompiler);
-  for (const tool of ['make', 'gcc', 'g++', 'cc', 'c++'])
-    writeFileSync(join(withoutCompiler, tool), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
   const install = ['install', '-g', '--prefix', prefix, '--prefer-offline', '--no-audit', '--no-fund'];
-  const path = `${withoutCompiler}:${env.PATH}`;
+  const path = pathWithoutCompilers(withoutCompiler, env.PATH);
   await run('npm', [...install, join(home, filename)], { cwd: home, env: { ...env, PATH: path } });
 }, 180_000);
 
@@ -98,6 +86,7 @@ test('it has what it needs and no more: no sources, no tests, no packages for de
   expect(files).toContain('bin/elect-run.js');
   expect(files).toContain('dist/main.js');
   expect(files).toContain('dist/guard.sh');
+  for (const name of ['cleanup', 'guard', 'witness']) expect(files).toContain(`dist/${name}-process.js`);
   expect(files).toContain('README.md');
   expect(files).toContain('LICENSE');
   expect(files.filter((path) => /^(src|test|scripts|node_modules|\.ci)\/|\.ts$|\.map$/.test(path))).toEqual([]);

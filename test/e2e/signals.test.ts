@@ -1,6 +1,6 @@
-import { constants } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, expect, test } from 'vitest';
+import { counted, counter, counterReady, number, REALTIME, STANDARD, sendEach } from '../helpers/counter.ts';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
@@ -11,55 +11,13 @@ import { stopServers } from '../helpers/servers.ts';
 afterEach(endAll);
 afterAll(stopServers);
 
-const number = (name: string) => constants.signals[name as NodeJS.Signals];
-
-/** KILL and STOP cannot be caught; the others speak of elect-run itself (docs: signals). */
-const EXEMPT = ['KILL', 'STOP', 'CHLD', 'PIPE', 'SEGV', 'BUS', 'ILL', 'FPE'].map((name) => number(`SIG${name}`));
-const STANDARD = Array.from({ length: 31 }, (_, index) => index + 1).filter((signal) => !EXEMPT.includes(signal));
-const REALTIME = Array.from({ length: 31 }, (_, index) => index + 34);
 const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'].map(number);
 const HARMLESS = ['SIGWINCH', 'SIGCONT', 'SIGURG'].map(number);
 
-/** Two processes in one group, which say what they get and ignore nothing and end by nothing. */
-const COUNTER = `
-use Config;
-my @names = split ' ', $Config{sig_name};
-my $who = fork() ? 'parent' : 'child';
-for my $n (1 .. 31, 34 .. 64) {
-  next if $n == 9 || $n == 17 || $n == 19;
-  $SIG{$names[$n]} = sub { syswrite STDOUT, "$who $n\\n" };
-}
-syswrite STDOUT, "$who ready\\n";
-select undef, undef, undef, 1000 while 1;
-`;
-
-const counter = ['perl', '-e', COUNTER];
-
 async function startCounter(args: string[] = []): Promise<Elect> {
   const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '-v', ...args, '--', ...counter]);
-  await run.prints('parent ready');
-  await run.prints('child ready');
+  await counterReady(run);
   return run;
-}
-
-/** What parent and child counted: signal → how often. */
-function counted(run: Elect) {
-  const counts: Record<string, Record<number, number>> = { parent: {}, child: {} };
-  for (const [, who, signal] of run.stdout.toString().matchAll(/^(parent|child) (\d+)$/gm)) {
-    counts[who!]![Number(signal)] = (counts[who!]![Number(signal)] ?? 0) + 1;
-  }
-  return counts;
-}
-
-/** Sends them one after the other, each when both have the one before. A second copy would arrive before the last of the others. */
-async function sendEach(run: Elect, signals: number[]) {
-  for (const signal of signals) {
-    run.kill(signal);
-    await run.prints(new RegExp(`^parent ${signal}$`, 'm'));
-    await run.prints(new RegExp(`^child ${signal}$`, 'm'));
-  }
-  const once = Object.fromEntries(signals.map((signal) => [signal, 1]));
-  expect(counted(run)).toEqual({ parent: once, child: once });
 }
 
 describeWith(['perl'], 'while the child runs', () => {
@@ -217,8 +175,7 @@ describeWith(['etcd', 'etcdctl', 'perl'], 'while stepping down', () => {
     const etcd = await Etcd.start();
     const timing = ['--ttl', '4s', '--renew-every', '1s', '--grace', '1500ms'];
     const run = elect(['-b', etcd.url, '-n', 'jobs/x', ...timing, '--', ...counter]);
-    await run.prints('parent ready');
-    await run.prints('child ready');
+    await counterReady(run);
     await etcd.members[0]!.freeze();
     await run.event('stepping-down');
     await run.prints('parent 15');

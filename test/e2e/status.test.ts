@@ -130,7 +130,7 @@ describe('a store that accepts and does not answer', () => {
   });
 });
 
-describeWith(['etcd', 'etcdctl'], 'status and --dry-run, with etcd', () => {
+describeWith(['etcd', 'etcdctl'], 'status, watch and check, with etcd', () => {
   let etcd: Etcd;
   beforeAll(async () => {
     etcd = await Etcd.start();
@@ -146,7 +146,7 @@ describeWith(['etcd', 'etcdctl'], 'status and --dry-run, with etcd', () => {
       );
     const { code, stdout } = await run('status', '-b', etcd.url, '-n', 'line');
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^leader +first-\S+, lease runs out in 1\ds unless it is renewed$/m);
+    expect(stdout).toMatch(/^leader +first-\S+, token \d+, since \S+, lease runs out in 1\ds unless it is renewed$/m);
     expect(stdout).toMatch(/^standing by +second-\S+\n +third-\S+$/m);
     expect((await run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true')).stdout).toMatch(
       /^leader +first-.*; second-\S+, third-\S+ would be next$/m,
@@ -167,5 +167,70 @@ describeWith(['etcd', 'etcdctl'], 'status and --dry-run, with etcd', () => {
       expect(code).toBe(69);
       expect(stderr).toMatch(/could not be reached in time: .*connection refused/);
     }
+  });
+
+  test('watch tells each change as it comes, with its token; as JSON lines, too', async () => {
+    const watches = [
+      elect(['watch', '-b', etcd.url, '-n', 'watched']),
+      elect(['watch', '--json', '-b', etcd.url, '-n', 'watched']),
+    ];
+    await watches[0]!.prints(/ {2}nobody\n/);
+    const first = elect(['-b', etcd.url, '-n', 'watched', '--id', 'first', '--', 'sleep', '60']);
+    const { token } = await first.event('started');
+    await watches[0]!.prints(new RegExp(` {2}first-\\S+, token ${token}, since`));
+    const second = elect(['-b', etcd.url, '-n', 'watched', '--id', 'second', '--', 'sleep', '60']);
+    await second.event('standby');
+    first.kill('SIGTERM');
+    await watches[0]!.prints(/ {2}second-/);
+    await watches[1]!.prints(/"leader":\{"id":"second-/);
+    for (const watch of watches) watch.kill('SIGINT');
+    const ends = await Promise.all(watches.map((watch) => watch.ended));
+    expect(ends.map(({ code }) => code)).toEqual([128 + 2, 128 + 2]);
+    const lines = ends[1]!.stdout.toString().trim().split('\n');
+    expect(
+      lines
+        .map((line) => JSON.parse(line).leader?.id?.replace(/-.*/, '') ?? null)
+        .filter((id, index, ids) => id !== ids[index - 1]),
+    ).toEqual(expect.arrayContaining([null, 'first', 'second']));
+  });
+
+  test('watch goes on when the store is away for a while', async () => {
+    const watch = elect(['watch', '-b', etcd.url, '-n', 'away'], { env: { ELECT_RUN_LOG_FORMAT: 'plain' } });
+    await watch.prints('nobody');
+    await etcd.members[0]!.kill();
+    await watch.says(/could not be reached in time/);
+    await etcd.heal();
+    const leader = elect(['-b', etcd.url, '-n', 'away', '--id', 'back', '--', 'sleep', '60']);
+    await leader.event('started');
+    await watch.prints(/ {2}back-/);
+  });
+
+  test('check: 0 while this token leads, inside of the command without any option; 79 for an earlier one, and once the leadership is gone', async () => {
+    const inside = `"${process.execPath}" "${join(import.meta.dirname, '../../bin/elect-run.js')}" check; echo "inside $?"`;
+    const leader = elect(['-b', etcd.url, '-n', 'checked', '--', 'sh', '-c', `${inside}; sleep 60`]);
+    await leader.prints('inside 0');
+    const { id, token } = await leader.event('elected');
+    const check = async (ofToken: bigint) => {
+      const env = { ELECT_RUN_BACKEND: etcd.url, ELECT_RUN_ELECTION: 'checked', ELECT_RUN_ID: String(id) };
+      return (await elect(['check'], { env: { ...env, FENCING_TOKEN: String(ofToken) } }).ended).code;
+    };
+    expect(await check(BigInt(String(token)))).toBe(0);
+    expect(await check(BigInt(String(token)) - 1n)).toBe(79);
+    leader.kill('SIGTERM');
+    await leader.ended;
+    expect(await check(BigInt(String(token)))).toBe(79);
+  });
+
+  test('check outside of a command: 64; where the store does not answer: 69', async () => {
+    expect((await run('check', '-b', etcd.url, '-n', 'x')).stderr).toMatch(
+      /ELECT_RUN_ID and FENCING_TOKEN are not set/,
+    );
+    const env = {
+      ELECT_RUN_ID: 'x',
+      FENCING_TOKEN: '1',
+      ELECT_RUN_ELECTION: 'x',
+      ELECT_RUN_BACKEND: 'etcd://127.0.0.1:1',
+    };
+    expect((await elect(['check'], { env }).ended).code).toBe(69);
   });
 });

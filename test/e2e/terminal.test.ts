@@ -1,10 +1,11 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, expect, test } from 'vitest';
-import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { afterAll, afterEach, expect, onTestFinished, test } from 'vitest';
+import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
-import { describeWith } from '../helpers/needs.ts';
+import { describeWith, whatIsMissing } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, until } from '../helpers/procs.ts';
+import { withoutShell } from '../helpers/root.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 import { closeTerminals, Terminal } from '../helpers/terminal.ts';
@@ -60,6 +61,38 @@ const isLed = async (terminal: Terminal) =>
   (await elect(['-b', `file:${terminal.dir}`, '-n', 'job', '--no-wait', '--', 'true']).ended).code === 75;
 
 const WITH_PID = 'sh -c \'echo $$ >pid; exec elect-run "$@"\' sh';
+
+describeWith(['tmux', 'bash', 'pidns'], 'at a terminal, where there is no /bin/sh', () => {
+  /** Counts INT; TERM shows the count and ends with 7. */
+  const COUNT_INT = `
+let count = 0;
+process.on('SIGINT', () => console.log('has INT', ++count));
+process.on('SIGTERM', () => { console.log('counted', count + '.'); process.exit(7); });
+setInterval(() => {}, 1000);
+console.log('ready to', 'count');
+`;
+
+  test('Ctrl-C, and a signal that is sent to elect-run alone, reach the command once', async () => {
+    const terminal = await open();
+    const root = withoutShell();
+    onTestFinished(() => root.remove());
+    const entered = [...root.prefix(), NODE, BIN].map((word) => `'${word}'`).join(' ');
+    script(terminal.dir, 'elect-run', `#!/bin/sh\nexec ${entered} "$@"\n`);
+    script(terminal.dir, 'count.js', COUNT_INT);
+    await terminal.line(`${WITH_PID} -- ${NODE} ${terminal.dir}/count.js; echo "status=$?"`);
+    await terminal.shows('ready to count');
+    const pid = await electRunOf(terminal);
+    for (const times of [1, 3, 5]) {
+      await terminal.press('C-c'); // the kernel makes one of two that have not been handled yet
+      await terminal.shows(`has INT ${times}`);
+      process.kill(pid, 'SIGINT');
+      await terminal.shows(`has INT ${times + 1}`);
+    }
+    process.kill(pid, 'SIGTERM');
+    expect(await terminal.shows('status=7')).toContain('counted 6.');
+    expect(await isLed(terminal)).toBe(false);
+  });
+});
 
 describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
   test('Ctrl-C ends the child, and the exit code is 130', async () => {
@@ -383,6 +416,15 @@ describeWith(['tmux', 'bash'], 'standing by at a terminal', () => {
     await terminal.line('early');
     holder.kill('SIGTERM');
     await terminal.shows('it read EARLY');
+  });
+
+  test('a place in line that is renewed leaves the spinner where it was', async () => {
+    expect(whatIsMissing(['etcd', 'etcdctl'])).toBe(undefined);
+    const terminal = await open();
+    const args = ['-b', (await Etcd.start()).url, '-n', 'jobs/x', '--ttl', '3s', '--renew-every', '300ms'];
+    await elect([...args, '--', 'sleep', '1000']).event('started');
+    await terminal.line(`elect-run -v ${args.join(' ')} -- true`);
+    await terminal.shows(/(our place in the store is good for \S+\n[^\n]*){3}standing by/);
   });
 
   test('a terminal of zero columns has no spinner and does not hang', async () => {

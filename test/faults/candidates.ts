@@ -54,10 +54,11 @@ export async function standInLine(oracle: Oracle, ...entries: Entry[]): Promise<
 
 export const twice = (entry: Entry): [Entry, Entry] => [entry, entry];
 
-/** The guard's own process, once it listens: a shell in a session of its own, directly below elect-run. */
-export async function guardOf(candidate: Elect, other?: number): Promise<number> {
+/** The guard's own process, once it listens: in a session of its own, directly below elect-run. */
+export async function guardOf(candidate: Elect | number, other?: number): Promise<number> {
+  const parent = typeof candidate === 'number' ? candidate : candidate.pid;
   const isGuard = (pid: number) => pid !== other && commandLine(pid).includes('elect-run-guard');
-  return until(() => childrenOf(candidate.pid).find((pid) => isGuard(pid) && waitsForInput(pid)), 'a guard');
+  return until(() => childrenOf(parent).find((pid) => isGuard(pid) && waitsForInput(pid)), 'a guard');
 }
 
 export const typesOf = (candidate: Elect): string[] => candidate.events.map(({ event }) => event);

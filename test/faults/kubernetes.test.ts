@@ -43,6 +43,20 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
     kubernetes = await Kubernetes.start();
   });
 
+  test('a standby that watches the Lease ends with 128+n when it is signalled', async () => {
+    const oracle = new Oracle();
+    const flags = ['--ttl', '15s', '--renew-every', '300ms'];
+    const [leader, ...standbys] = await standInLine(
+      oracle,
+      ...Array.from({ length: 4 }, () => ({ ...inElection(kubernetes, oracle), name: 'watched', flags })),
+    );
+    await renewals(leader!, 3); // by then each has its watch
+    for (const standby of standbys) {
+      standby.kill('SIGTERM');
+      expect(await standby.ended).toMatchObject({ code: 128 + 15 });
+    }
+  });
+
   const EDITS: [string, (name: string) => Promise<unknown>][] = [
     ['is deleted', (name) => kubernetes.delete(name)],
     ['loses its holder', (name) => kubernetes.edit(name, { spec: { holderIdentity: null } })],

@@ -33,9 +33,16 @@ export class Elect {
 
   constructor(
     args: string[],
-    options: { env?: NodeJS.ProcessEnv; cwd?: string; stdin?: 'pipe' | 'ignore'; prefix?: string[] } = {},
+    options: {
+      env?: NodeJS.ProcessEnv;
+      cwd?: string;
+      stdin?: 'pipe' | 'ignore';
+      prefix?: string[];
+      /** In the place of this checkout's elect-run. */
+      program?: string[];
+    } = {},
   ) {
-    const [file, ...rest] = [...(options.prefix ?? []), NODE, BIN, ...args];
+    const [file, ...rest] = [...(options.prefix ?? []), ...(options.program ?? [NODE, BIN]), ...args];
     this.process = spawn(file!, rest, {
       env: { ...process.env, ELECT_RUN_LOG_FORMAT: 'json', ...options.env },
       cwd: options.cwd,

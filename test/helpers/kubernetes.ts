@@ -11,7 +11,7 @@ import { freePort, until } from './procs.ts';
 import { Server, started, stopped } from './servers.ts';
 
 /**
- * `admin` may do everything, `app` has the Role of docs/backends/kubernetes.md, `unwatching` lacks the right to watch, `nobody` has no right at all.
+ * `admin` may do everything, `app` has the Role of docs/guides/containers.md, `unwatching` lacks the right to watch, `nobody` has no right at all.
  * Each has its name as its token.
  */
 const USERS = ['admin', 'app', 'unwatching', 'nobody'] as const;
@@ -148,6 +148,15 @@ export class Kubernetes {
     });
   }
 
+  /** How many requests the API server has answered; a watch counts when it ends. */
+  async answered(): Promise<number> {
+    const { text } = await this.#request('GET', '/metrics');
+    return [...text.matchAll(/^apiserver_request_total\{.* (\S+)$/gm)].reduce(
+      (sum, [, count]) => sum + Number(count),
+      0,
+    );
+  }
+
   /** Undefined: there is none. */
   async lease(name: string): Promise<LeaseObject | undefined> {
     const { code, text } = await this.#request('GET', `${LEASES}/${name}`);
@@ -214,23 +223,23 @@ export class Kubernetes {
       ...role('unwatching', VERBS, ['unwatching']),
       this.api('POST', '/api/v1/namespaces/default/serviceaccounts', { metadata: { name: 'runner' } }),
     ]);
-    // The authorizer learns of it by a watch of its own.
-    const may = (user: User, verb: string) =>
-      this.api<{ status: { allowed: boolean } }>('POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', {
-        spec: {
-          user,
-          resourceAttributes: { namespace: 'default', verb, group: 'coordination.k8s.io', resource: 'leases' },
-        },
-      });
-    await until(async () => {
-      const reviews = await Promise.all([may('app', 'watch'), may('unwatching', 'update')]);
-      return reviews.every(({ status }) => status.allowed);
-    }, 'the rights of the users');
+    await this.may('app', 'watch');
+    await this.may('unwatching', 'update');
   }
 
-  /** What the kubelet would mount into a pod of the service account `runner`: a token that runs out. */
-  async serviceAccountToken(): Promise<string> {
-    const path = '/api/v1/namespaces/default/serviceaccounts/runner/token';
+  /** Until the authorizer, which learns of rights by a watch of its own, lets this user do so with Leases. */
+  async may(user: string, verb: string): Promise<void> {
+    const resourceAttributes = { namespace: 'default', verb, group: 'coordination.k8s.io', resource: 'leases' };
+    await until(async () => {
+      const path = '/apis/authorization.k8s.io/v1/subjectaccessreviews';
+      const body = { spec: { user, resourceAttributes } };
+      return (await this.api<{ status: { allowed: boolean } }>('POST', path, body)).status.allowed;
+    }, `${user} may ${verb} leases`);
+  }
+
+  /** What the kubelet would mount into a pod of this service account: a token that runs out. */
+  async serviceAccountToken(account = 'runner'): Promise<string> {
+    const path = `/api/v1/namespaces/default/serviceaccounts/${account}/token`;
     const { status } = await this.api<{ status: { token: string } }>('POST', path, {
       apiVersion: 'authentication.k8s.io/v1',
       kind: 'TokenRequest',

@@ -1,6 +1,7 @@
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'vitest';
+import { CGROUP2 } from './cgroups.ts';
 import { KUBE_APISERVER } from './kube-apiserver.ts';
 
 /** What a test may need from the machine. The value: undefined when it is there, else why not and how to get it. */
@@ -19,10 +20,16 @@ const NEEDS = {
   flock: () => program('flock', 'util-linux'),
   tmux: () => program('tmux', 'tmux'),
   bash: () => program('bash', 'bash'),
+  python3: () => program('python3', 'python3'),
   perl: () => program('perl', 'perl'),
   less: () => program('less', 'less'),
   faketime: () => (LIBFAKETIME === undefined ? 'libfaketime is not installed: apt-get install libfaketime' : undefined),
   pidns: () => program('unshare', 'util-linux') ?? (process.getuid!() === 0 ? undefined : 'pid namespaces need root'),
+  systemd: () =>
+    file('systemd', '/lib/systemd/systemd', 'systemd') ??
+    program('unshare', 'util-linux') ??
+    (CGROUP2 === undefined ? 'no version 2 of the cgroups is mounted' : undefined) ??
+    (canWrite(CGROUP2!) ? undefined : 'a systemd of our own needs root, and cgroups that can be written'),
   netns: () =>
     program('ip', 'iproute2') ??
     program('nft', 'nftables') ??
@@ -50,6 +57,15 @@ function hasProgram(name: string): boolean {
       return false;
     }
   });
+}
+
+function canWrite(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Undefined when everything is there. */

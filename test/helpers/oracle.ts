@@ -6,7 +6,14 @@ import { newFolder } from './folders.ts';
 import { alive, holdersOf, signal, until } from './procs.ts';
 
 /** How a job behaves once it has started; see the script. */
-export type Conduct = 'plain' | 'ignores-term' | 'escapes' | 'escapes-without-environment' | 'ends' | 'works';
+export type Conduct =
+  | 'plain'
+  | 'ignores-term'
+  | 'escapes'
+  | 'escapes-without-environment'
+  | 'leaves-without-environment'
+  | 'ends'
+  | 'works';
 
 export interface Start {
   /** Undefined: not a child of elect-run. */
@@ -30,10 +37,11 @@ export class Oracle {
   readonly #history = join(this.folder, 'history');
   readonly #script = join(this.folder, 'job.sh');
 
-  constructor() {
+  /** `tools`: a folder with sh, flock and the like, where they are not in their usual places. */
+  constructor(tools?: string) {
     writeFileSync(this.lock, '');
     writeFileSync(this.#history, '');
-    writeFileSync(this.#script, jobScript(this.lock, this.#history));
+    writeFileSync(this.#script, jobScript(this.lock, this.#history, tools));
     chmodSync(this.#script, 0o755);
     oracles.add(this);
   }
@@ -162,18 +170,22 @@ const IGNORE_ALL =
   'for n in 1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 18 20 21 22 23 24 25 26 27 28 29 30 31; do trap "" $n; done';
 
 /** `at` is a clock that nothing steps, read without a process of its own. Appends of one line are whole (O_APPEND, write(2)). */
-const jobScript = (lock: string, history: string) => `#!/bin/sh
+const jobScript = (lock: string, history: string, tools = '/bin') => `#!${tools}/sh
+PATH='${tools}':$PATH
 exec 9>>'${lock}' </dev/null >/dev/null 2>&1
 note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--} \${ELECT_RUN_SCHEDULED_AT:--}" >>'${history}'; }
 flock --nonblock 9 || { note OVERLAP; exit 99; }
 note START
-# Its parent ends at once, it has a session of its own and ignores what can be ignored; it works on.
+# It has a session of its own and ignores what can be ignored; it works on.
+stray='${IGNORE_ALL}; echo "ESCAPED $$" >>"$0"; exec sleep infinity'
+# And its parent ends at once.
 escapee='${IGNORE_ALL}; (echo "ESCAPED $(exec sh -c "echo \\$PPID")" >>"$0"; exec sleep infinity) &'
 case $1 in
   plain) exec sleep infinity ;;
   ignores-term) trap '' TERM; exec sleep infinity ;;
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
+  leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
   ends) exit 0 ;;
   works) sleep "$2"; note DONE ;;
 esac

@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** One process for ever: a pid that was used again has another start time. */
@@ -61,10 +62,11 @@ export function waitsForLock(pid: number): boolean {
   }
 }
 
-/** Blocked in a call on its stdin: it has taken what it was told, and waits for more. */
+/** Blocked in a call on its stdin, or Node in its event loop: it has taken what it was told, and waits for more. */
 export function waitsForInput(pid: number): boolean {
   try {
-    return readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')[1] === '0x0';
+    const inEventLoop = readFileSync(`/proc/${pid}/wchan`, 'utf8') === 'do_epoll_wait'; // function of the kernel, fs/eventpoll.c
+    return inEventLoop || readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')[1] === '0x0';
   } catch {
     return false;
   }
@@ -79,6 +81,12 @@ export function allPids(): number[] {
 
 export const childrenOf = (parent: number): number[] => allPids().filter((pid) => stat(pid)?.parent === parent);
 
+/** Dead, but still in the process table, because this parent has not asked for their exit status. */
+export const zombiesOf = (parent: number): number[] =>
+  readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && stat(pid)?.state === 'Z' && stat(pid)?.parent === parent);
+
 export function commandLine(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
@@ -87,11 +95,17 @@ export function commandLine(pid: number): string[] {
   }
 }
 
-/** Everybody alive who has this file open, however the descriptor was come by. */
+/** Everybody alive who has this file open, however the descriptor was come by, and whatever the file's path is in the root where they live. */
 export function holdersOf(file: string): number[] {
+  const { dev, ino } = statSync(file);
+  const isIt = (fd: string) => {
+    if (basename(linkOf(fd) ?? '') !== basename(file)) return false;
+    const found = statSync(fd);
+    return found.dev === dev && found.ino === ino;
+  };
   return allPids().filter((pid) => {
     try {
-      return readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === file);
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => isIt(`/proc/${pid}/fd/${fd}`));
     } catch {
       return false;
     }

@@ -192,6 +192,11 @@ export class ZooKeeper {
     await this.call<[]>((client, done) => client.a_set_acl('/jobs', -1, acl, done));
   }
 
+  /** Requests and pings that the first member has received, this question included. */
+  async received(): Promise<number> {
+    return Number(/^Received: (\d+)/m.exec(await tell(this.endpoints[0]!, 'srvr'))![1]);
+  }
+
   /** Everything as at the beginning: nobody frozen, all running. */
   async heal(): Promise<void> {
     for (const member of this.members) {

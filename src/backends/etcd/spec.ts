@@ -13,6 +13,8 @@ export interface EtcdSpec {
 
 /** Above the run records, which must not stand in any election's line. */
 export const BOOKS = 'elect-run-runs';
+/** Above what observers are told of a leader. */
+export const LEADERS = 'elect-run-leaders';
 
 export const etcdReader: SpecReader<EtcdSpec> = {
   schemes: ['etcd', 'etcds'],
@@ -48,8 +50,8 @@ export const etcdReader: SpecReader<EtcdSpec> = {
   checkElection(election, shown) {
     if (/^\/*$/.test(election) || election.endsWith('/'))
       throw usage(`--name "${shown}" must not end with "/": elect-run adds it`);
-    if (election === BOOKS || election.startsWith(`${BOOKS}/`))
-      throw usage(`--name "${shown}" is where elect-run keeps its run records; choose another name`);
+    if ([BOOKS, LEADERS].some((kept) => election === kept || election.startsWith(`${kept}/`)))
+      throw usage(`--name "${shown}" is where elect-run keeps records of its own; choose another name`);
     if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
   },
 };

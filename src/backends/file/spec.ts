@@ -34,5 +34,13 @@ export const fileReader: SpecReader<FileSpec> = {
 /** It has to outlive a restart of the machine, with the fencing counter in it. */
 function defaultDirectory(env: NodeJS.ProcessEnv): string {
   if (process.getuid?.() === 0) return '/var/lib/elect-run';
-  return join(env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state'), 'elect-run');
+  return join(env.XDG_STATE_HOME ?? join(home(), '.local', 'state'), 'elect-run');
+}
+
+function home(): string {
+  try {
+    return homedir();
+  } catch {
+    throw usage('--backend file: there is no HOME, and no user of our number: write file:DIR');
+  }
 }

@@ -122,7 +122,8 @@ export class LeaseApi {
     });
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
       request.on('response', resolve);
-      request.on('error', (error) => reject(this.#unreachable(error)));
+      // What we ended ourselves ends with our reason, which is not the network's.
+      request.on('error', (error) => reject(signal.aborted ? signal.reason : this.#unreachable(error)));
     });
     request.end(text);
     return abortable(answered, signal, request);

@@ -1,0 +1,72 @@
+/**
+ * elect-run-guard where there is no /bin/sh: what guard.sh does, by the same words on stdin and stdout, in Node. It needs ten times the memory,
+ * and it is a single process: when it is killed its alarm goes, too.
+ *
+ *   node guard-process.js elect-run-guard
+ */
+import { createInterface } from 'node:readline';
+import { cleanUp, type Facts } from './cleanup.ts';
+import { fromCentiseconds, now } from './clock.ts';
+import { trySignal } from './tree.ts';
+
+/** Timers stand still while the machine sleeps: no nap is longer than this. */
+const TICK_MS = 250;
+
+let job: number | undefined;
+let facts: Partial<Facts> = {};
+let untilAt = Number.POSITIVE_INFINITY;
+let alarm: NodeJS.Timeout | undefined;
+
+function signalJob(signal: NodeJS.Signals): void {
+  if (job !== undefined) trySignal(job, signal);
+}
+
+function watchTheClock(): void {
+  clearTimeout(alarm);
+  if (untilAt === Number.POSITIVE_INFINITY) return;
+  const leftMs = untilAt - now();
+  if (leftMs > 0) alarm = setTimeout(watchTheClock, Math.min(leftMs, TICK_MS));
+  // After a stall of our own a later deadline may lie in the pipe, and timers run before it is read.
+  else setImmediate(() => (untilAt > now() ? watchTheClock() : timeIsUp()));
+}
+
+function timeIsUp(): void {
+  untilAt = Number.POSITIVE_INFINITY;
+  signalJob('SIGKILL');
+  cleanUp(facts, false).catch(() => {}); // whatever it was, elect-run's death has still to be awaited
+}
+
+/** STOP first: orphans go to init, and only from living parents does a trace lead to those that left the group. The alarm stays armed meanwhile. */
+async function electRunIsDead(): Promise<void> {
+  signalJob('SIGSTOP');
+  await cleanUp(facts, true).catch(() => {}); // whatever it was, the group has still to go
+  signalJob('SIGKILL');
+  process.exit();
+}
+
+function hear(line: string): void {
+  const [, word, rest] = /^(\S+) ?(.*)$/.exec(line)!;
+  switch (word) {
+    case 'until':
+    case 'forever':
+      untilAt = word === 'forever' ? Number.POSITIVE_INFINITY : fromCentiseconds(Number(rest));
+      watchTheClock();
+      process.stdout.write(`armed ${rest || word}\n`);
+      break;
+    case 'job':
+      job = rest ? Number(rest) : undefined;
+      break;
+    case 'facts':
+      facts = JSON.parse(rest!);
+      break;
+    case 'down':
+      process.exit();
+  }
+}
+
+process.noDeprecation = true;
+// A service manager that ends a unit signals all of its processes. The guard goes when elect-run is gone, not before. USR1 would open Node's debugger.
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1']) process.on(signal, () => {});
+process.stdout.on('error', () => {}); // elect-run is dead: stdin tells
+createInterface({ input: process.stdin }).on('line', hear).on('close', electRunIsDead);
+process.stdout.write('ready\n');
