@@ -12,7 +12,9 @@ import { PROFILES, planTiming, type Timing } from './timing.ts';
 export const LOG_FORMATS = ['auto', 'pretty', 'plain', 'json', 'logfmt'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
-const READY_ON = ['standby', 'leader'] as const;
+export const ON_LOST = ['exit', 'rejoin'] as const;
+
+export const READY_ON = ['standby', 'leader'] as const;
 type ReadyOn = (typeof READY_ON)[number];
 
 /** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
@@ -93,7 +95,7 @@ export function readConfig(options: Options, command: string, args: string[], en
     id: readId(options.id),
     timing: readTiming(options),
     ...wait,
-    rejoin: oneOf('--on-lost', options.onLost, ['exit', 'rejoin']) === 'rejoin',
+    rejoin: oneOf('--on-lost', options.onLost, ON_LOST) === 'rejoin',
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
     timetable: readTimetable(options),
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),

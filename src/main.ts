@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -56,11 +56,12 @@ async function main(): Promise<number> {
   }
 }
 
-/** Those that look at an election from outside. */
+/** What does not run a command. */
 async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
   endOnSignal(signals);
-  const options = readSubcommand(name, process.argv.slice(3), process.env);
-  if (!options) return 0;
+  const read = readSubcommand(name, process.argv.slice(3), process.env);
+  if (!read) return 0;
+  const { options, args } = read;
   hideSecrets();
   process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
@@ -70,6 +71,9 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'completion':
+      process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
+      return 0;
   }
 }
 

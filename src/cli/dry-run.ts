@@ -2,7 +2,7 @@ import type { Backend } from '../backend.ts';
 import { within } from '../clock.ts';
 import type { Config } from '../config.ts';
 import { formatDuration } from '../durations.ts';
-import { printable } from '../text.ts';
+import { asTyped, printable } from '../text.ts';
 import type { Timing } from '../timing.ts';
 import { asFailure } from './trouble.ts';
 import { describeLeader, describeWaiting, rows } from './view.ts';
@@ -16,14 +16,16 @@ export async function dryRun(config: Config, backend: Backend, agenda: string | 
       throw asFailure(error, backend.url);
     })
     .finally(() => backend[Symbol.asyncDispose]());
-  const ahead = seen.waiting ? `; ${describeWaiting(seen).join(', ')} would be next` : '';
+  const { waiting } = seen;
+  const next = waiting && `; ${waiting.length > 0 ? describeWaiting(seen).join(', ') : 'this one'} would be next`;
   process.stdout.write(
     rows([
-      ['would run', printable([command, ...args].join(' '))],
+      ['would run', printable(asTyped([command, ...args]))],
       ...(agenda === undefined ? [] : [['schedule', agenda] as [string, string]]),
       ['election', `${election} on ${backend.url}`],
       ['as', id],
-      ['leader', describeLeader(seen) + (seen.leader ? ahead : '')],
+      ['leader', describeLeader(seen) + (seen.leader ? (next ?? '') : '')],
+      ['wait', describeWait(config)],
       ...(config.backend.kind === 'file' ? LOCK : lease(timing)),
     ]),
   );
@@ -31,6 +33,11 @@ export async function dryRun(config: Config, backend: Backend, agenda: string | 
 }
 
 const PATIENCE_MS = 5000;
+
+function describeWait({ waitMs, once }: Config): string {
+  if (once) return 'not at all: one attempt';
+  return waitMs === Number.POSITIVE_INFINITY ? 'for ever' : `at most ${formatDuration(waitMs)}`;
+}
 
 const LOCK: [string, string][] = [['lease', 'none: a lock of the kernel, which nothing but its end takes away']];
 

@@ -96,6 +96,25 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     expect((await run('status', '-b', backend, '-n', 'dry', '--json')).stdout).toContain('"runs":[]');
   });
 
+  test('--dry-run shows the command as it would be typed, and how long it would wait', async () => {
+    const job = ['--dry-run', '-b', backend, '-n', 'typed', '--', 'printf', "it's", 'a b', '', '$x', 'plain-1.0/x=y'];
+    expect((await run(...job)).stdout).toMatch(/^would run +printf 'it'\\''s' 'a b' '' '\$x' plain-1\.0\/x=y$/m);
+    expect((await run(...job)).stdout).toMatch(/^wait +for ever$/m);
+    expect((await run('--wait', '30s', ...job)).stdout).toMatch(/^wait +at most 30s$/m);
+    expect((await run('--no-wait', ...job)).stdout).toMatch(/^wait +not at all: one attempt$/m);
+  });
+
+  test.each([
+    ['1', /^would run/],
+    ['0', /^ran\n$/],
+    ['', /^ran\n$/],
+  ])('ELECT_RUN_DRY_RUN=%s is --dry-run, or is not', async (value, shows) => {
+    const { stdout } = await elect(['-b', backend, '-n', 'by-variable', '--', 'echo', 'ran'], {
+      env: { ELECT_RUN_DRY_RUN: value },
+    }).ended;
+    expect(stdout.toString()).toMatch(shows);
+  });
+
   test.each([
     [['status'], /-n, --name is needed: which election\?/],
     [['status', '-n', 'a', 'b'], /too many arguments/],
@@ -140,17 +159,18 @@ describeWith(['etcd', 'etcdctl'], 'status, watch and check, with etcd', () => {
 
   test('who stands by is shown in its order, and how long the lease lasts', async () => {
     const names = ['first', 'second', 'third'];
-    for (const [index, name] of names.entries())
+    const dryRun = () => run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true');
+    for (const [index, name] of names.entries()) {
       await elect(['-b', etcd.url, '-n', 'line', '--id', name, '--', 'sleep', '60']).event(
         index === 0 ? 'started' : 'standby',
       );
+      if (index === 0) expect((await dryRun()).stdout).toMatch(/^leader +first-.*; this one would be next$/m);
+    }
     const { code, stdout } = await run('status', '-b', etcd.url, '-n', 'line');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^leader +first-\S+, token \d+, since \S+, lease runs out in 1\ds unless it is renewed$/m);
     expect(stdout).toMatch(/^standing by +second-\S+\n +third-\S+$/m);
-    expect((await run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true')).stdout).toMatch(
-      /^leader +first-.*; second-\S+, third-\S+ would be next$/m,
-    );
+    expect((await dryRun()).stdout).toMatch(/^leader +first-.*; second-\S+, third-\S+ would be next$/m);
     expect(await etcd.line('line')).toHaveLength(3);
   });
 
