@@ -1,5 +1,6 @@
 import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
 import { pause, within } from './clock.ts';
+import type { Report } from './events.ts';
 
 /** After a request that was not answered. */
 const RETRY_MS = 200;
@@ -13,8 +14,10 @@ export async function changeBook(
   requestMs: number,
   place: Place,
   change: (text: string | undefined) => string | undefined,
+  report: Report,
   signal: AbortSignal,
 ): Promise<void> {
+  let told: string | undefined;
   for (;;) {
     try {
       const before = await backend.readBook(within(requestMs, signal));
@@ -24,7 +27,12 @@ export async function changeBook(
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
-      if (!(error instanceof Changed)) await pause(RETRY_MS, signal);
+      if (!(error instanceof Changed)) {
+        const { message } = error as Error;
+        if (message !== told) report({ type: 'record-unavailable', reason: message });
+        told = message;
+        await pause(RETRY_MS, signal);
+      }
     }
     signal.throwIfAborted();
   }

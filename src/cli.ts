@@ -117,7 +117,7 @@ function program(version: string): Command {
   const command = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
     .usage(
-      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]\n       elect-run fence TARGET [options] -- COMMAND [ARG…]\n       elect-run completion bash|zsh|fish',
+      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|resign [options]\n       elect-run fence TARGET [options] -- COMMAND [ARG…]\n       elect-run completion bash|zsh|fish',
     )
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
@@ -144,6 +144,7 @@ function program(version: string): Command {
     .addOption(logFormatOption())
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(verboseOption())
+    .addOption(new Option('--no-remote-resign', 'do not obey elect-run resign (env: ELECT_RUN_NO_REMOTE_RESIGN)'))
     .addOption(
       new Option('--dry-run', 'connect, show what would be done and who leads, run nothing (env: ELECT_RUN_DRY_RUN)'),
     )
@@ -154,7 +155,7 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status', 'watch', 'check', 'fence', 'completion'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check', 'resign', 'fence', 'completion'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -185,6 +186,13 @@ const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
       .description(
         'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
       ),
+  resign: (command) =>
+    looksAtElection(command)
+      .summary('ask the leader to step down')
+      .description(
+        'Ask the leader to step down in good order, and wait until it has. Exit status: 0 it has, 75 nobody leads, 69 it has not.',
+      )
+      .addOption(new Option('--wait <duration>', 'how long (default: 60s)')),
   fence: (command) =>
     withOptions(command, [
       new Option('--token <n>', 'the token of whoever acts').env('FENCING_TOKEN'),
@@ -259,6 +267,7 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
   if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
   if (isOn(env.ELECT_RUN_DRY_RUN)) options.dryRun = true;
+  if (isOn(env.ELECT_RUN_NO_REMOTE_RESIGN)) options.remoteResign = false;
   return { options, command: file, args };
 }
 

@@ -40,6 +40,8 @@ export interface Options extends ConnectionOptions {
   readyOn: string;
   notifyChild?: boolean;
   dryRun?: boolean;
+  /** `false` is --no-remote-resign. */
+  remoteResign?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
@@ -75,6 +77,8 @@ export interface Config {
   timetable: Timetable | undefined;
   /** How long the leadership is kept after a start at the least. */
   holdMs: number;
+  /** Whether `elect-run resign` may ask us to step down. */
+  remoteResign: boolean;
   /** When the service manager is told that we are ready. */
   readyOn: ReadyOn;
   /** The child may speak to the service manager through us. False where there is none. */
@@ -98,6 +102,7 @@ export function readConfig(options: Options, command: string, args: string[], en
     rejoin: oneOf('--on-lost', options.onLost, ON_LOST) === 'rejoin',
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
     timetable: readTimetable(options),
+    remoteResign: options.remoteResign ?? true,
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
     readyOn: oneOf('--ready-on', options.readyOn, READY_ON),
     notifyChild: (options.notifyChild ?? false) && env.NOTIFY_SOCKET !== undefined,

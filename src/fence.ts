@@ -1,6 +1,7 @@
 import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Unusable } from './backend.ts';
 import { changeBook } from './book.ts';
+import type { Report } from './events.ts';
 import { EXIT, Failure } from './outcome.ts';
 import { printable } from './text.ts';
 
@@ -39,12 +40,14 @@ export class Fenced implements Agenda {
   readonly #backend: Backend;
   readonly #requestMs: number;
   readonly #target: string;
+  readonly #report: Report;
 
-  constructor(backend: Backend, requestMs: number, target: string, token: bigint) {
+  constructor(backend: Backend, requestMs: number, target: string, token: bigint, report: Report) {
     this.#backend = backend;
     this.#requestMs = requestMs;
     this.#target = target;
     this.actsFor = String(token);
+    this.#report = report;
   }
 
   async isSettled(): Promise<boolean> {
@@ -64,10 +67,10 @@ export class Fenced implements Agenda {
         if (newer.lastRefused?.by === id) return undefined; // our own write, whose answer was lost
         return JSON.stringify({ ...newer, refused: newer.refused + 1, lastRefused: { token, at, by: id } });
       }
-      return before?.by === id ? undefined : JSON.stringify({ refused: 0, ...before, highest: token, by: id });
+      return JSON.stringify({ refused: 0, ...before, highest: token, by: id });
     };
     try {
-      await changeBook(this.#backend, this.#requestMs, place, change, signal);
+      await changeBook(this.#backend, this.#requestMs, place, change, this.#report, signal);
     } catch (error) {
       if (!newer || signal.aborted || error instanceof Gone) throw error;
       uncounted = `; it could not be counted: ${(error as Error).message}`;

@@ -1,6 +1,7 @@
 import { type Backend, type Place, Unusable } from './backend.ts';
 import { changeBook } from './book.ts';
 import { within } from './clock.ts';
+import type { Report } from './events.ts';
 
 /** One start of the job for a slot. Without an end it was cut off, or is still under way. */
 export interface Run {
@@ -39,10 +40,12 @@ const MOST_RUNS = 50;
 export class Runs {
   readonly #backend: Backend;
   readonly #requestMs: number;
+  readonly #report: Report;
 
-  constructor(backend: Backend, requestMs: number) {
+  constructor(backend: Backend, requestMs: number, report: Report) {
     this.#backend = backend;
     this.#requestMs = requestMs;
+    this.#report = report;
   }
 
   /** One attempt. */
@@ -59,7 +62,7 @@ export class Runs {
       const book = change(parseRuns(text));
       return book && JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
     };
-    await changeBook(this.#backend, this.#requestMs, place, edit, signal);
+    await changeBook(this.#backend, this.#requestMs, place, edit, this.#report, signal);
   }
 }
 
@@ -67,10 +70,23 @@ export class Runs {
 export function parseRuns(text: string | undefined): RunBook {
   if (text === undefined) return { runs: [] };
   try {
-    const book = JSON.parse(text) as RunBook;
-    if (Array.isArray(book.runs)) return book;
+    const book = JSON.parse(text);
+    if (isBook(book)) return book;
   } catch {}
   throw new Unusable(
     '--name: the run record of this election in the store is damaged; it has to be JSON as elect-run writes it',
   );
+}
+
+type Fields<T> = { [field in keyof T]?: unknown };
+
+const isTime = (value: unknown): boolean => typeof value === 'string' && !Number.isNaN(Date.parse(value));
+
+function isBook({ since, runs }: Fields<RunBook>): boolean {
+  return (since === undefined || isTime(since)) && Array.isArray(runs) && runs.every(isRun);
+}
+
+function isRun({ slot, holder, token, startedAt, endedAt, status }: Fields<Run>): boolean {
+  const isEnd = endedAt === undefined ? status === undefined : isTime(endedAt) && typeof status === 'number';
+  return isTime(slot) && typeof holder === 'string' && typeof token === 'string' && isTime(startedAt) && isEnd;
 }

@@ -42,6 +42,7 @@ const LONGEST_PAUSE_MS = 200;
 const BATON_MS = 5000;
 /** What is called, by us or in a script of ours. */
 const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
+const WORD_MS = 60_000;
 /** The answers of write-book.lua that are not 1. */
 const GONE = 0;
 const CHANGED = 2;
@@ -65,6 +66,7 @@ export class RedisBackend implements Backend {
   readonly #token: string;
   readonly #baton: string;
   readonly #book: string;
+  readonly #word: string;
   readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
@@ -74,7 +76,8 @@ export class RedisBackend implements Backend {
     this.#token = `{${candidate.election}}:token`;
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
-    const keys = [this.#lock, this.#token, this.#baton, this.#book].map((key) => `~${key}`);
+    this.#word = `{${candidate.election}}:word`;
+    const keys = [this.#lock, this.#token, this.#baton, this.#book, this.#word].map((key) => `~${key}`);
     this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
     this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
@@ -175,6 +178,16 @@ export class RedisBackend implements Backend {
         ? undefined
         : { id, token: token ?? undefined, since: undefined, leftMs: leftMs < 0 ? undefined : leftMs };
     return { leader, waiting: undefined };
+  }
+
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    await this.#connection.call<unknown>(signal, (client) =>
+      word === undefined ? client.del(this.#word) : client.set(this.#word, word, 'PX', WORD_MS),
+    );
+  }
+
+  async readWord(_place: RedisPlace, signal: AbortSignal): Promise<string | undefined> {
+    return (await this.#connection.call(signal, (client) => client.get(this.#word))) ?? undefined;
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {

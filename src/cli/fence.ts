@@ -34,7 +34,14 @@ export async function fence(
   const backend = await open(target, config, candidate);
   const shown = target.kind === 'file' ? printable(target.path) : `${printable(target.key)} on ${backend.url}`;
   if (token === undefined) return show(shown, backend, options);
-  return run(config, backend, candidate, new Fenced(backend, candidate.requestMs, shown, token), report, signals);
+  return run(
+    config,
+    backend,
+    candidate,
+    new Fenced(backend, candidate.requestMs, shown, token, report),
+    report,
+    signals,
+  );
 }
 
 type Target = { kind: 'file'; path: string } | { kind: 'key'; key: string };
@@ -68,7 +75,7 @@ function readFenceConfig(
   const timing = Object.fromEntries(
     Object.entries({ ttl, renewEvery, profile, grace, wait }).filter(([, value]) => value !== undefined),
   );
-  const rest = { ...timing, onLost: 'exit', readyOn: 'standby', logFormat: 'auto', verbose: 0 };
+  const rest = { ...timing, onLost: 'exit', readyOn: 'standby', remoteResign: false, logFormat: 'auto', verbose: 0 };
   if (target.kind === 'file') {
     const config = readConfig({ ...rest, backend: `file:${dirname(target.path)}`, name: 'fence' }, command, args, env);
     return { ...config, election: printable(target.path) };

@@ -66,6 +66,15 @@ export class FenceFile implements Backend {
     return { leader: undefined, waiting: undefined };
   }
 
+  /** Whoever holds a kernel lock is asked by a signal. */
+  async leaveWord(_word: string | undefined, _signal: AbortSignal): Promise<void> {
+    throw new Unusable(`${this.#file}: nobody can be asked to give it back`);
+  }
+
+  async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
+    return undefined;
+  }
+
   /** An empty file has seen nothing: it was made by touch(1), or nobody got as far as the first record. */
   async readBook(_signal: AbortSignal): Promise<Book | undefined> {
     try {

@@ -71,7 +71,7 @@ export const redisReader: SpecReader<RedisSpec> = {
 
   checkElection(election, shown) {
     if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
-    if (/^\{.*\}:(token|baton|runs)$/s.test(election))
+    if (/^\{.*\}:(token|baton|runs|word)$/s.test(election))
       throw usage(`--name "${shown}" is a key that elect-run keeps for another election; choose another name`);
   },
 };
