@@ -143,7 +143,7 @@ describe('elect-run fence with a file', () => {
 
   const noMounts = whatIsMissing(['pidns']);
   test.skipIf(noMounts)(
-    `a full disk keeps no record from being kept, and no new one is begun on it${noMounts ? ` [skipped: ${noMounts}]` : ''}`,
+    `on a full disk a record that is there is kept up, and none is begun${noMounts ? ` [skipped: ${noMounts}]` : ''}`,
     async () => {
       const dir = scratch();
       const fence = (target: string, token: number) =>
@@ -166,6 +166,18 @@ describe('elect-run fence with a file', () => {
       ]);
     },
   );
+
+  test('a record that could be written in part only is not left behind', async () => {
+    const target = newTarget();
+    const large = '9'.repeat(600); // more than one of the blocks of 512 bytes in which sh(1) counts
+    const limited = ['sh', '-c', 'ulimit -f 1; exec "$@"', 'sh'];
+    const { code, stderr } = await elect(['fence', target, '--token', large, '--', 'echo', 'acted'], {
+      prefix: limited,
+    }).ended;
+    expect(code, stderr).toBe(USAGE);
+    expect(readFileSync(target, 'utf8')).toBe('');
+    expect((await act(target, 1)).code).toBe(0);
+  });
 
   test('with --show there is neither a command nor a token, and nothing comes into being', async () => {
     const target = newTarget();
