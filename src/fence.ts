@@ -22,7 +22,7 @@ export function parseFence(text: string | undefined, target: string): FenceRecor
   try {
     const record = JSON.parse(text) as FenceRecord;
     const isWhole = Number.isSafeInteger(record.refused) && record.refused >= 0 && typeof record.by === 'string';
-    if (isWhole && /^\d+$/.test(record.highest)) return record;
+    if (isWhole && typeof record.highest === 'string' && /^\d+$/.test(record.highest)) return record;
   } catch {}
   throw new Unusable(
     `${target} is damaged, or is not elect-run's: it has to be JSON as fence writes it, and is not begun anew`,

@@ -122,7 +122,9 @@ describe('elect-run fence with a file', () => {
     ['zeroes', '\0'.repeat(4096)],
     ['a highest token that is none', '{"refused":0,"highest":"-1","by":"x"}'],
     ['a number of refusals that is none', '{"refused":"no","highest":"1","by":"x"}'],
+    ['a highest token that is no text', '{"refused":0,"highest":1,"by":"x"}'],
     ['JSON of somebody else', '[1]'],
+    ['a long file of somebody else', 'a line of text\n'.repeat(1000)],
     ['null', 'null'],
   ])('%s is refused with 64, and left as it is', async (_, text) => {
     const target = newTarget();
@@ -202,6 +204,7 @@ describe('what fence cannot do is said in one line', () => {
     [['', '--token', '1', '--', 'true'], /TARGET is empty/],
     [['/', '--token', '1', '--', 'true'], /^elect-run: \/ cannot be written: EISDIR/],
     [['/dev/null', '--token', '1', '--', 'true'], /\/dev\/null is not a file/],
+    [['./a\nb/c', '--token', '1', '--', 'true'], /a\?b\/c cannot be written: there is no folder \S*a\?b/],
     [['./none/a', '--token', '1', '--', 'true'], /none\/a cannot be written: there is no folder/],
     [['/a', '-b', 'etcd', '--token', '1', '--', 'true'], /TARGET "\/a" is a file, and --backend has no meaning/],
     [['-b', 'etcd', 'a/', '--token', '1', '--', 'true'], /TARGET "a\/" must not end with "\/"/],

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import {
   type Backend,
@@ -9,6 +9,7 @@ import {
   Unusable,
   type Waiting,
 } from '../../backend.ts';
+import { printable } from '../../text.ts';
 import { type FilePlace, LockFile } from './lock.ts';
 
 /** A block of most file systems. What fence writes is within the first sector, which is written whole or not at all, unless tokens have hundreds of digits. */
@@ -21,11 +22,13 @@ const RECORD_BYTES = 4096;
 export class FenceFile implements Backend {
   readonly url: string;
   readonly #file: string;
+  readonly #shown: string;
   readonly #lock: LockFile;
 
   constructor(file: string) {
-    this.url = `file:${file}`;
     this.#file = file;
+    this.#shown = printable(file);
+    this.url = `file:${this.#shown}`;
     this.#lock = new LockFile(file, () => this.#open());
   }
 
@@ -68,7 +71,7 @@ export class FenceFile implements Backend {
 
   /** Whoever holds a kernel lock is asked by a signal. */
   async leaveWord(_word: string | undefined, _signal: AbortSignal): Promise<void> {
-    throw new Unusable(`${this.#file}: nobody can be asked to give it back`);
+    throw new Unusable(`${this.#shown}: nobody can be asked to give it back`);
   }
 
   async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
@@ -78,12 +81,12 @@ export class FenceFile implements Backend {
   /** An empty file has seen nothing: it was made by touch(1), or nobody got as far as the first record. */
   async readBook(_signal: AbortSignal): Promise<Book | undefined> {
     try {
-      const text = readFileSync(this.#file, 'utf8');
+      const text = readStart(this.#file);
       return text === '' ? undefined : { text, edition: text };
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'ENOENT') return undefined;
-      throw new Unusable(`${this.#file} cannot be read: ${code}`);
+      throw new Unusable(`${this.#shown} cannot be read: ${code}`);
     }
   }
 
@@ -100,7 +103,7 @@ export class FenceFile implements Backend {
       if (!before) syncFolder(dirname(this.#file));
     } catch (error) {
       if (!before) ftruncateSync(fd, 0);
-      throw new Unusable(`${this.#file} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+      throw new Unusable(`${this.#shown} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
     }
   }
 
@@ -113,10 +116,21 @@ export class FenceFile implements Backend {
       closeSync(fd);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      const reason = code === 'ENOENT' ? `there is no folder ${dirname(this.#file)}` : code;
-      throw new Unusable(`${this.#file} cannot be written: ${reason}`);
+      const reason = code === 'ENOENT' ? `there is no folder ${dirname(this.#shown)}` : code;
+      throw new Unusable(`${this.#shown} cannot be written: ${reason}`);
     }
-    throw new Unusable(`${this.#file} is not a file`);
+    throw new Unusable(`${this.#shown} is not a file`);
+  }
+}
+
+/** Not more than can be ours: it may be another file, of any size. */
+function readStart(file: string): string {
+  const fd = openSync(file, constants.O_RDONLY);
+  try {
+    const buffer = Buffer.alloc(RECORD_BYTES);
+    return buffer.toString('utf8', 0, readSync(fd, buffer, 0, RECORD_BYTES, 0));
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -6,6 +6,7 @@ import { Gone, type Place } from '../../backend.ts';
 import { pause } from '../../clock.ts';
 import { lookUpCommand } from '../../lookup.ts';
 import { tryLock } from '../../native.ts';
+import { printable } from '../../text.ts';
 
 /** Nothing of it runs out. The child inherits the open file, and with it the lock. */
 export interface FilePlace extends Place {
@@ -63,7 +64,7 @@ export class LockFile {
   /** Throws Gone. */
   mustBeOurs(place: FilePlace): void {
     if (place.inheritFd === undefined || !isSameFile(place.inheritFd, this.#file))
-      throw new Gone(`${this.#file} was deleted or replaced`);
+      throw new Gone(`${printable(this.#file)} was deleted or replaced`);
   }
 
   gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {

@@ -102,6 +102,16 @@ export function fencesWith(kind: CronStoreKind): void {
       oracle.verify(2);
     });
 
+    test('killed by its command as soon as that has left somebody without parent and session: nobody is left', async () => {
+      const oracle = new Oracle();
+      const target = newTarget();
+      const [stray] = oracle.job();
+      const leave = `setsid --fork '${stray}' ignores-term; until [ -s '${oracle.folder}/history' ]; do :; done; kill -9 $PPID`;
+      expect((await fence(target, 1, ['sh', '-c', leave]).ended).signal).toBe('SIGKILL');
+      expect((await fence(target, 2, oracle.job('ends')).ended).code).toBe(0);
+      oracle.verify(2);
+    });
+
     test.skipIf(isFile)('cut off from the store its command is gone before the next one acts, with 79', async () => {
       const oracle = new Oracle();
       const target = newTarget();
