@@ -5,7 +5,7 @@ import { isNodesOwn } from './adoption.ts';
 import { lookUpCommand } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
-import { readProc } from './proc.ts';
+import { lockedFds, readProc } from './proc.ts';
 
 export interface Child {
   pid: number;
@@ -26,7 +26,7 @@ export interface ChildOptions {
   env: NodeJS.ProcessEnv;
   /** A session and process group of its own; not at a terminal, which it would lose. */
   ownGroup: boolean;
-  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. */
+  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. Locks that others have handed to us are handed on in any case. */
   inheritFd: number | undefined;
 }
 
@@ -35,7 +35,7 @@ export interface ChildOptions {
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
-  const subprocess = start(options, 'inherit');
+  const subprocess = start(options, 'inherit', lockedFds());
   if (subprocess.pid === undefined)
     throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
   const pidfd = openPidfd(subprocess.pid);
@@ -48,15 +48,20 @@ export async function startChild(options: ChildOptions): Promise<Child> {
 
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
 export function rehearseStart(): void {
-  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore');
+  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore', []);
 }
 
-function start({ command, args, env, ownGroup, inheritFd }: ChildOptions, stdio: 'inherit' | 'ignore') {
+function start(
+  { command, args, env, ownGroup, inheritFd }: ChildOptions,
+  stdio: 'inherit' | 'ignore',
+  locks: number[],
+) {
   closeOnExec();
   tether ??= setpriv();
+  const fds = new Set(inheritFd === undefined ? locks : [inheritFd, ...locks]);
   const [file, ...rest] = [...tether, command, ...args];
   const subprocess = execa(file!, rest, {
-    stdio: [stdio, stdio, stdio, ...(inheritFd === undefined ? [] : [inheritFd as never])],
+    stdio: [stdio, stdio, stdio, ...([...fds] as never[])],
     env,
     extendEnv: false,
     detached: ownGroup,

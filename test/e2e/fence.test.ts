@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
 import { whatIsMissing } from '../helpers/needs.ts';
@@ -134,6 +134,18 @@ describe('elect-run fence with a file', () => {
     expect(stderr).toMatch(/^elect-run: \S*data\.fence is damaged, or is not elect-run's: [^\n]*\n$/);
     expect((await run([target, '--show'])).code).toBe(USAGE);
     expect(readFileSync(target, 'utf8')).toBe(text);
+  });
+
+  test('where there is a store a path is a file still, and a word is a key', async () => {
+    const dir = scratch();
+    const env = { ELECT_RUN_LOG_FORMAT: undefined, ELECT_RUN_BACKEND: 'etcd://127.0.0.1:1' };
+    const actAt = async (target: string) =>
+      (await elect(['fence', target, '--token', '1', '--no-wait', '--', 'true'], { cwd: dir, env }).ended).code;
+    for (const target of ['file:a', 'file:./b', './c', `../${basename(dir)}/d`, `${dir}/e`, `file://${dir}/f`])
+      expect(await actAt(target), target).toBe(0);
+    expect(readdirSync(dir)).toEqual(['a', 'b', 'c', 'd', 'e', 'f']);
+    expect(await actAt('a')).toBe(69);
+    expect(await actAt('a/b')).toBe(69);
   });
 
   test('an empty file has seen nothing', async () => {

@@ -102,6 +102,20 @@ export function fencesWith(kind: CronStoreKind): void {
       oracle.verify(2);
     });
 
+    test('after a kill -9 of the leader what its fence runs is gone before the next leader starts', async () => {
+      const oracle = new Oracle();
+      const { backend, env } = store.access();
+      const name = newElection();
+      const fenced = [NODE, BIN, 'fence', newTarget(), '--', ...oracle.job('escapes')];
+      const leader = stand({ backend, name, job: fenced, env: { ...env } });
+      await oracle.escaped(1);
+      const next = stand({ backend, name, job: oracle.job(), env: { ...env } });
+      await next.event('standby');
+      leader.kill('SIGKILL');
+      await oracle.started(2);
+      oracle.verify(2);
+    });
+
     test('killed by its command as soon as that has left somebody without parent and session: nobody is left', async () => {
       const oracle = new Oracle();
       const target = newTarget();
