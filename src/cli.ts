@@ -1,7 +1,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import type { ConnectionOptions } from './backends/connection.ts';
 import { BACKEND_FORMS } from './backends/spec.ts';
-import { LOG_FORMATS, type Options } from './config.ts';
+import { LOG_FORMATS, type Options, type TimingOptions } from './config.ts';
 import { EXIT, Failure } from './outcome.ts';
 
 export interface Invocation {
@@ -16,6 +16,11 @@ export interface ElectionOptions extends ConnectionOptions {
   name?: string;
   json?: boolean;
   verbose: number;
+}
+
+export interface DoctorOptions extends ElectionOptions, TimingOptions {
+  /** How long round trips are measured. */
+  for: string;
 }
 
 const EXAMPLES = `
@@ -51,6 +56,13 @@ const connectionOptions = () => [
   option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
 ];
 
+const timingOptions = () => [
+  option('--ttl <duration>', "the lease's length (default: 15s)"),
+  option('--renew-every <duration>', 'default: a third of the ttl'),
+  option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'),
+  option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'),
+];
+
 const verboseOption = () =>
   new Option('-v, --verbose', 'renewals and signals, too; -vv: stack traces (env: ELECT_RUN_VERBOSE=1|2)')
     .argParser((_value, before: number) => before + 1)
@@ -66,17 +78,14 @@ const quietly = (command: Command): Command =>
     .configureOutput({ writeOut: show, writeErr: () => {}, outputError: () => {} });
 
 function program(version: string): Command {
-  const command = new Command('elect-run')
+  const named = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check [options]')
+    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|doctor [options]')
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
-    .addOption(option('--id <label>', 'how others see us; default: the host name'))
-    .addOption(option('--ttl <duration>', "the lease's length (default: 15s)"))
-    .addOption(option('--renew-every <duration>', 'default: a third of the ttl'))
-    .addOption(option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'))
-    .addOption(option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'))
+    .addOption(option('--id <label>', 'how others see us; default: the host name'));
+  const command = withOptions(named, timingOptions())
     .addOption(option('--wait <duration>', 'how long to campaign; default: for ever'))
     .addOption(new Option('--no-wait', 'one attempt, then exit 75 or 69 (env: ELECT_RUN_NO_WAIT)'))
     .addOption(option('--on-lost <what>', 'exit or rejoin').default('exit'))
@@ -105,7 +114,7 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status', 'watch', 'check'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check', 'doctor'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 const DESCRIPTIONS: Record<Subcommand, string> = {
@@ -113,10 +122,18 @@ const DESCRIPTIONS: Record<Subcommand, string> = {
   watch: 'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
   check:
     'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
+  doctor:
+    'Examine the store and this host: round trips, expiry, clocks, rights, servers; says what is wrong, how to mend it, and which timing fits.',
 };
 
+/** What only this one has. */
+const extraOptions = (name: Subcommand): Option[] =>
+  name === 'doctor'
+    ? [option('--for <duration>', 'how long round trips are measured').default('3s'), ...timingOptions()]
+    : [];
+
 /** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */
-export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.ProcessEnv): ElectionOptions | undefined {
+export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.ProcessEnv): DoctorOptions | undefined {
   const command = new Command(`elect-run ${name}`)
     .description(DESCRIPTIONS[name])
     .addOption(backendOption())
@@ -124,7 +141,11 @@ export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.Pro
     .addOption(new Option('--json', 'for programs'))
     .addOption(verboseOption())
     .allowExcessArguments(false);
-  return parsed(quietly(withOptions(command, connectionOptions())), argv, env)?.opts<ElectionOptions>();
+  return parsed(
+    quietly(withOptions(command, [...extraOptions(name), ...connectionOptions()])),
+    argv,
+    env,
+  )?.opts<DoctorOptions>();
 }
 
 /** Undefined: help or the version was printed. */

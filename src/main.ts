@@ -70,6 +70,8 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'doctor':
+      return (await import('./cli/doctor.ts')).doctor(options, process.env, signals);
   }
 }
 
