@@ -132,7 +132,7 @@ const extraOptions = (name: Subcommand): Option[] =>
     ? [option('--for <duration>', 'how long round trips are measured').default('3s'), ...timingOptions()]
     : [];
 
-/** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */
+/** Reads what follows a subcommand; what only doctor has is there for doctor only. Undefined: help was printed. Throws a usage Failure. */
 export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.ProcessEnv): DoctorOptions | undefined {
   const command = new Command(`elect-run ${name}`)
     .description(DESCRIPTIONS[name])

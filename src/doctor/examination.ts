@@ -21,6 +21,7 @@ import {
   judgeRoundTrips,
   judgeTiming,
   judgeUncleanable,
+  judgeUnobservable,
   judgeUnreachable,
   judgeValidity,
   leftBehind,
@@ -82,6 +83,9 @@ export async function examine(plan: Plan, tell: (step: string) => void, interrup
     interrupted.throwIfAborted();
 
     if (connected.finding.level === 'ok') {
+      await own.observe(within(PATIENCE_MS)).catch((error) => {
+        if (error instanceof Refused) findings.push(judgeUnobservable(error));
+      });
       const meter = new PauseMeter();
       try {
         const { isEntitled } = connected;

@@ -94,7 +94,7 @@ const LONGEST_WAIT_MS = 20_000;
 const LATE_MS = 10_000;
 const SHORTEST_ASKED_MS = 1000;
 /** Round trips that have to fit into the shortest lease until it is left alone. */
-const TRIPS = 12;
+const TRIPS = 6;
 
 /** Lets the shortest lease that the store grants run out, and measures when the next candidate gets it. */
 export async function expire(

@@ -129,7 +129,7 @@ function judgeEtcd({ members, size }: EtcdHealth, endpoints: string[]): Finding[
   return findings;
 }
 
-function judgeRedis({ server, problem: why, sentinels, clock, waitReplicas }: RedisHealth): Finding[] {
+function judgeRedis({ server, isForbidden, sentinels, clock, waitReplicas }: RedisHealth): Finding[] {
   const findings: Finding[] = [];
   if (sentinels) {
     findings.push(
@@ -152,12 +152,12 @@ function judgeRedis({ server, problem: why, sentinels, clock, waitReplicas }: Re
       );
   }
   if (!server) {
-    if (why?.includes('+info'))
+    if (isForbidden)
       findings.push(
         warning(
           'server',
-          `how it is cannot be asked: ${why}`,
-          'grant +info to see it; to run, elect-run does not need it',
+          'we may not ask how it is (INFO): role, persistence and eviction are not known',
+          'grant +info to see them; to run, elect-run does not need it',
         ),
       );
   } else {
@@ -478,7 +478,7 @@ export function judgeHost(host: Host): Finding[] {
   };
   lack(
     host.hasShell,
-    'there is no /bin/sh: the guard is a second Node, of some 40 MB',
+    'there is no /bin/sh: the guard is a second Node, which takes more memory',
     'nothing, or an image with a shell',
   );
   lack(
@@ -519,7 +519,8 @@ export function ofError(check: string, error: Error, url: string): Finding {
   if (error instanceof Refused || error instanceof Unusable) {
     const code = error instanceof Refused ? EXIT.refused : EXIT.usage;
     const [found, ...remedies] = error.message.split('; ');
-    const remedy = remedies.join('; ') || 'give another --user, password or certificate, or have the rights granted';
+    const remedy =
+      remedies.join('; ') || 'give another --user, --password-file or certificate, or have the rights granted';
     return problem(check, code, found!, remedy);
   }
   if (error instanceof Gone)
@@ -536,6 +537,16 @@ export function ofError(check: string, error: Error, url: string): Finding {
     'see whether the servers run, whether --backend has their addresses, and whether a firewall lets us through',
   );
 }
+
+/** The command runs without it; those who look at it from outside do not. */
+export const judgeUnobservable = ({ message }: Error): Finding => {
+  const [found, ...remedies] = message.split('; ');
+  return warning(
+    'status',
+    `elect-run status, watch and check are refused: ${found}`,
+    remedies.join('; ') || 'grant it',
+  );
+};
 
 export const judgeUncleanable = (): Finding =>
   warning(

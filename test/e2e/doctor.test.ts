@@ -17,10 +17,17 @@ import { ZooKeeper } from '../helpers/zookeeper.ts';
 
 const SECRET = 'hunter2';
 
+interface Measured {
+  roundTrips: { count: number; p50Ms: number };
+  grantedMs: number;
+  expiry: unknown;
+  advised: { ttlMs: number };
+}
+
 interface Examined {
   code: number | null;
   findings: Finding[];
-  measured: Record<string, any>;
+  measured: Measured;
   text: string;
 }
 
@@ -73,8 +80,6 @@ interface Looked {
 }
 
 function leavesNothing(look: () => Looked) {
-  const { signal } = { signal: 'SIGINT' as const };
-
   test('when it has ended, nothing of it is in the store', async () => {
     const { backend, env, contents } = look();
     const before = await contents();
@@ -88,7 +93,7 @@ function leavesNothing(look: () => Looked) {
     const before = await contents();
     const examination = start(['--for', '60s', '-b', backend, '-n', 'led'], env);
     await until(() => isLeading('led'), 'it leads');
-    examination.kill(signal);
+    examination.kill('SIGINT');
     expect(await examination.ended).toMatchObject({ code: 130, stderr: '' });
     expect(await contents()).toEqual(before);
   });
@@ -99,7 +104,7 @@ function leavesNothing(look: () => Looked) {
     const before = await contents();
     const examination = start(['-b', backend, '-n', 'expiring'], env);
     await until(() => isExpiring('expiring'), 'a lease runs out');
-    examination.kill(signal);
+    examination.kill('SIGINT');
     expect(await examination.ended).toMatchObject({ code: 130, stderr: '' });
     expect(await contents()).toEqual(before);
   });
@@ -241,6 +246,36 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with etcd', () => {
   });
 });
 
+describeWith(['etcd', 'etcdctl'], 'doctor, with a store that fails', () => {
+  test('one that is silent is told within seconds: 69', async () => {
+    const etcd = await Etcd.start();
+    await etcd.members[0]!.freeze();
+    const startedAt = performance.now();
+    const examined = await examine(['-b', etcd.url]);
+    expect(examined.code).toBe(69);
+    expectFinding(examined, 'connect', 'problem', /no answer/);
+    expectFinding(examined, 'member', 'warning', /does not answer: no answer/);
+    expect(performance.now() - startedAt).toBeLessThan(15_000);
+    etcd.members[0]!.thaw();
+  });
+
+  test('one that dies while it is measured: 69, and what may be left in it is named', async () => {
+    const etcd = await Etcd.start();
+    const examination = start(['--json', '--for', '3s', '-b', etcd.url, '-n', 'dying']);
+    await until(async () => (await etcd.etcdctl('get', '--prefix', 'dying.doctor-')) !== '', 'it measures');
+    await etcd.members[0]!.kill();
+    const examined = await read(examination);
+    expect(examined.code, examined.text).toBe(69);
+    expectFinding(
+      examined,
+      'traces',
+      'warning',
+      /may be left in the store/,
+      /remove what is named dying\.doctor-[0-9a-f]+;/,
+    );
+  });
+});
+
 describeWith(['etcd', 'etcdctl', 'faketime'], 'doctor, when the wall clock', () => {
   function newClock(): WallClock {
     const clock = new WallClock();
@@ -333,6 +368,7 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with an etcd that knows users', () =>
     const examined = await examine(['-b', etcd.url, '-n', 'exact', '--user', `exact:${SECRET}`]);
     expect(examined.code, examined.text).toBe(0);
     expectFinding(examined, 'election', 'warning', /the rights are for exact alone/, /exact\.doctor-\*/);
+    expectFinding(examined, 'status', 'warning', /status, watch and check are refused/, /grant the role/);
     expect(examined.measured.roundTrips.count).toBeGreaterThan(3);
     expect(await etcd.etcdctl('lease', 'list')).toMatch(/found 0 leases/);
   });
@@ -434,7 +470,7 @@ describeWith(['redis'], 'doctor, with a Redis that knows users', () => {
   test('the rights that are needed are enough; what cannot be asked is a warning', async () => {
     const examined = await examine(['-b', redis.url, '-n', '/jobs/x']);
     expect(examined.code, examined.text).toBe(0);
-    expectFinding(examined, 'server', 'warning', /cannot be asked/, /\+info/);
+    expectFinding(examined, 'server', 'warning', /may not ask how it is/, /\+info/);
     expect((await redis.cli('keys', '*')).trim()).toBe('');
   });
 });

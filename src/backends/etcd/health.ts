@@ -76,7 +76,7 @@ export class EtcdExaminer implements Examiner {
     }
   }
 
-  /** A transaction whose condition no key meets: etcd asks for the rights to both of its branches all the same (auth, checkTxnAuth). */
+  /** A transaction whose condition no key meets: etcd asks for the rights to both of its branches all the same (etcdserver/apply_auth.go, checkTxnAuth). */
   async enter(election: string, signal: AbortSignal): Promise<true> {
     const key = Buffer.from(`${election}/0`);
     await this.#members.call(signal, ({ kv }) =>

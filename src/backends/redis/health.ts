@@ -13,7 +13,7 @@ export interface Sentinel extends Answer {
 
 export interface RedisHealth {
   kind: 'redis';
-  /** Undefined where we may not ask, or it does not answer. */
+  /** Undefined where it does not tell. */
   server:
     | {
         version: string;
@@ -26,8 +26,8 @@ export interface RedisHealth {
         replicas: { address: string; isOnline: boolean; lagSeconds: number }[];
       }
     | undefined;
-  /** Why there is none. */
-  problem: string | undefined;
+  /** We may not ask how it is (INFO). */
+  isForbidden: boolean;
   /** By how much its wall clock is ahead of ours, and how sure that is. */
   clock: { aheadMs: number; withinMs: number } | undefined;
   waitReplicas: number;
@@ -54,11 +54,12 @@ export class RedisExaminer implements Examiner {
     return { kind: 'redis', ...told, clock, waitReplicas, sentinels: (await sentinels) || undefined, validUntil };
   }
 
-  async #info(signal: AbortSignal): Promise<Pick<RedisHealth, 'server' | 'problem'>> {
+  async #info(signal: AbortSignal): Promise<Pick<RedisHealth, 'server' | 'isForbidden'>> {
     try {
-      return { server: readInfo(await this.#connection.call(signal, (client) => client.info())), problem: undefined };
+      return { server: readInfo(await this.#connection.call(signal, (client) => client.info())), isForbidden: false };
     } catch (error) {
-      return { server: undefined, problem: (error as Error).message };
+      const isForbidden = error instanceof Refused && error.message.includes('may not do this');
+      return { server: undefined, isForbidden };
     }
   }
 

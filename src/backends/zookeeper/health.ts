@@ -1,5 +1,5 @@
 import { connect } from 'node:net';
-import { now } from '../../clock.ts';
+import { now, within } from '../../clock.ts';
 import type { Answer, Examiner } from '../../doctor/examiner.ts';
 import { printable } from '../../text.ts';
 import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
@@ -20,8 +20,8 @@ export interface ZooKeeperHealth {
   longestMs: number | undefined;
 }
 
-/** Longer than anybody grants: 24 days, the most that the protocol holds. */
-const FOR_EVER_MS = 2 ** 31 - 1;
+/** Longer than anybody grants. */
+const FOR_EVER_MS = 86_400_000;
 
 export class ZooKeeperExaminer implements Examiner {
   readonly #spec: ZooKeeperSpec;
@@ -76,7 +76,7 @@ export class ZooKeeperExaminer implements Examiner {
   }
 
   async close(): Promise<void> {
-    this.#session.cut();
+    await this.#session.end(within(this.#requestMs)).catch(() => this.#session.cut());
   }
 
   /** All that may be made for its sake, the innermost first. */
