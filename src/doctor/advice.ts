@@ -46,5 +46,11 @@ export function advise(need: Need): Timing | undefined {
   return undefined;
 }
 
+/** The three that the ttl has to be as long as. */
+export function describeRule({ renewEveryMs, marginMs }: Timing, { p99Ms, pauseMs }: Need): string {
+  const [every, trips, pause] = [3 * renewEveryMs, 3 * p99Ms, pauseMs + marginMs].map(formatDuration);
+  return `3 × renewal ${every}, 3 × p99 ${trips}, pause + margin ${pause}`;
+}
+
 export const flagsOf = ({ ttlMs, renewEveryMs }: Timing): string =>
   `--ttl ${formatDuration(ttlMs)} --renew-every ${formatDuration(renewEveryMs)}`;

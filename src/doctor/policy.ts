@@ -9,7 +9,7 @@ import { formatDuration } from '../durations.ts';
 import { EXIT } from '../outcome.ts';
 import { printable } from '../text.ts';
 import type { Timing } from '../timing.ts';
-import { advise, flagsOf, type Need, whatIsTooShort } from './advice.ts';
+import { advise, describeRule, flagsOf, type Need, whatIsTooShort } from './advice.ts';
 import type { Answer, Health } from './examiner.ts';
 import { type Finding, ok, problem, warning } from './finding.ts';
 import type { Host } from './host.ts';
@@ -497,7 +497,7 @@ export function judgeHost(host: Host): Finding[] {
   return findings;
 }
 
-/** Whether the timing that the options mean fits what was measured. `isKnown`: nothing runs out in this store otherwise. */
+/** Whether the timing that the options mean fits what was measured. */
 export function judgeTiming(timing: Timing, need: Need): Finding {
   const advised = advise(need);
   const lack = whatIsTooShort(timing, need);
@@ -511,7 +511,7 @@ export function judgeTiming(timing: Timing, need: Need): Finding {
   if (lack !== undefined) return problem('timing', EXIT.usage, lack, flagsOf(advised));
   const isShortest = advised.ttlMs >= timing.ttlMs;
   const shorter = isShortest ? '' : `; ${flagsOf(advised)} would do`;
-  return ok('timing', `${flagsOf(timing)} fits${shorter}`);
+  return ok('timing', `${flagsOf(timing)} fits (${describeRule(timing, need)})${shorter}`);
 }
 
 /** What a store answered, or did not. Its messages say the way out behind a semicolon. */
