@@ -52,6 +52,10 @@ for (const script of ['guard.sh', 'witness.sh']) {
   chmodSync(`dist/${script}`, 0o755);
 }
 
+mkdirSync('dist/completions');
+for (const [shell, file] of Object.entries({ bash: 'elect-run.bash', zsh: '_elect-run', fish: 'elect-run.fish' }))
+  writeFileSync(`dist/completions/${file}`, execFileSync(process.execPath, ['dist/main.js', 'completion', shell]));
+
 // The manual page. Its reader takes each line end for a break, so a paragraph has to be one line.
 const manual = readFileSync('docs/elect-run.1.md', 'utf8').replace(/(?<=[^\n:])\n(?=[\w`*(~])(?!\*)/g, ' ');
 const { version } = JSON.parse(readFileSync('package.json', 'utf8'));

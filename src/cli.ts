@@ -1,8 +1,11 @@
-import { Command, CommanderError, Option } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 import type { ConnectionOptions } from './backends/connection.ts';
-import { BACKEND_FORMS } from './backends/spec.ts';
-import { LOG_FORMATS, type Options, type TimingOptions } from './config.ts';
+import { BACKEND_FORMS, BACKEND_SCHEMES } from './backends/spec.ts';
+import { FLAVORS } from './backends/zookeeper/spec.ts';
+import { LOG_FORMATS, ON_LOST, type Options, READY_ON } from './config.ts';
 import { EXIT, Failure } from './outcome.ts';
+import { RERUNS } from './runs.ts';
+import { PROFILES } from './timing.ts';
 
 export interface Invocation {
   options: Options;
@@ -16,11 +19,6 @@ export interface ElectionOptions extends ConnectionOptions {
   name?: string;
   json?: boolean;
   verbose: number;
-}
-
-export interface DoctorOptions extends ElectionOptions, TimingOptions {
-  /** How long round trips are measured. */
-  for: string;
 }
 
 const EXAMPLES = `
@@ -38,13 +36,19 @@ function show(text: string): void {
   process.stdout.write(text);
 }
 
+/** An option that knows values which a shell can offer. It does not check them: config.ts does, with a better message. */
+export class OfferingOption extends Option {
+  values: readonly string[] = [];
+}
+
 /** Every option is a variable, too. */
-function option(flags: string, description: string): Option {
-  const made = new Option(flags, description);
+function option(flags: string, description: string, values: readonly string[] = []): Option {
+  const made = new OfferingOption(flags, description);
+  made.values = values;
   return made.env(`ELECT_RUN_${made.name().toUpperCase().replaceAll('-', '_')}`);
 }
 
-const backendOption = () => option('-b, --backend <name|url>', BACKEND_FORMS).default('file');
+const backendOption = () => option('-b, --backend <name|url>', BACKEND_FORMS, BACKEND_SCHEMES).default('file');
 
 const connectionOptions = () => [
   option('--cacert <file>', 'the CA of the store'),
@@ -53,13 +57,13 @@ const connectionOptions = () => [
   option('--user <user[:password]>', 'the user of the store'),
   option('--password-file <file>', 'the file with the password'),
   option('--redis-wait-replicas <n>', 'how many replicas have to confirm; default: 0'),
-  option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch'),
+  option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch', FLAVORS),
 ];
 
 const timingOptions = () => [
   option('--ttl <duration>', "the lease's length (default: 15s)"),
   option('--renew-every <duration>', 'default: a third of the ttl'),
-  option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s'),
+  option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s', Object.keys(PROFILES)),
   option('--grace <duration>', 'on loss, from TERM to KILL; default: a fifth of the ttl'),
 ];
 
@@ -80,7 +84,9 @@ const quietly = (command: Command): Command =>
 function program(version: string): Command {
   const named = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
-    .usage('[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|doctor [options]')
+    .usage(
+      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|resign|doctor [options]\n       elect-run completion bash|zsh|fish',
+    )
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
@@ -88,25 +94,30 @@ function program(version: string): Command {
   const command = withOptions(named, timingOptions())
     .addOption(option('--wait <duration>', 'how long to campaign; default: for ever'))
     .addOption(new Option('--no-wait', 'one attempt, then exit 75 or 69 (env: ELECT_RUN_NO_WAIT)'))
-    .addOption(option('--on-lost <what>', 'exit or rejoin').default('exit'))
+    .addOption(option('--on-lost <what>', ON_LOST.join(' or '), ON_LOST).default('exit'))
     .addOption(option('--stop-timeout <duration>', 'KILL so long after a forwarded TERM; default: never'))
-    .addOption(option('--once-per <period>', 'run once in each: hour, day, 5m or a cron expression'))
+    .addOption(option('--once-per <period>', 'run once in each: hour, day, 5m or a cron expression', ['hour', 'day']))
     .addOption(option('--schedule <cron>', 'stay, and run at these times while leading'))
     .addOption(option('--timezone <tz>', "of the cron expression; default: the host's"))
     .addOption(option('--skew <duration>', 'a start so close before a slot counts for it (default: 5s)'))
     .addOption(option('--catch-up <duration>', 'run missed slots up to this age; default: the latest only'))
-    .addOption(option('--rerun <when>', 'never, crash or failure: run a slot again (default: crash)'))
+    .addOption(option('--rerun <when>', 'never, crash or failure: run a slot again (default: crash)', RERUNS))
     .addOption(option('--hold <duration>', 'keep the leadership so long after a start at the least'))
-    .addOption(option('--ready-on <what>', 'when systemd is told READY=1: standby or leader').default('standby'))
+    .addOption(
+      option('--ready-on <what>', 'when systemd is told READY=1: standby or leader', READY_ON).default('standby'),
+    )
     .addOption(
       new Option('--notify-child', 'the command may use sd_notify, through elect-run (env: ELECT_RUN_NOTIFY_CHILD)'),
     )
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
-    .addOption(option('--log-format <format>', LOG_FORMATS.join('|')).default('auto'))
+    .addOption(option('--log-format <format>', LOG_FORMATS.join('|'), LOG_FORMATS).default('auto'))
     .addOption(new Option('-q, --quiet', 'warnings and errors only (env: ELECT_RUN_QUIET)'))
     .addOption(verboseOption())
-    .addOption(new Option('--dry-run', 'connect, show what would be done and who leads, and run nothing'))
+    .addOption(new Option('--no-remote-resign', 'do not obey elect-run resign (env: ELECT_RUN_NO_REMOTE_RESIGN)'))
+    .addOption(
+      new Option('--dry-run', 'connect, show what would be done and who leads, run nothing (env: ELECT_RUN_DRY_RUN)'),
+    )
     .version(version, '-V, --version')
     .addHelpText('after', EXAMPLES)
     .passThroughOptions();
@@ -114,38 +125,75 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status', 'watch', 'check', 'doctor'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check', 'resign', 'doctor', 'completion'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
-const DESCRIPTIONS: Record<Subcommand, string> = {
-  status: 'Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.',
-  watch: 'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
-  check:
-    'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
-  doctor:
-    'Examine the store and this host: round trips, expiry, clocks, rights, servers; says what is wrong, how to mend it, and which timing fits.',
-};
+export const SHELLS = ['bash', 'zsh', 'fish'] as const;
+export type Shell = (typeof SHELLS)[number];
 
-/** What only this one has. */
-const extraOptions = (name: Subcommand): Option[] =>
-  name === 'doctor'
-    ? [option('--for <duration>', 'how long round trips are measured').default('3s'), ...timingOptions()]
-    : [];
-
-/** Reads what follows a subcommand; what only doctor has is there for doctor only. Undefined: help was printed. Throws a usage Failure. */
-export function readSubcommand(name: Subcommand, argv: string[], env: NodeJS.ProcessEnv): DoctorOptions | undefined {
-  const command = new Command(`elect-run ${name}`)
-    .description(DESCRIPTIONS[name])
+const looksAtElection = (command: Command): Command =>
+  withOptions(command, connectionOptions())
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', 'the election; inside of a command: its own'))
     .addOption(new Option('--json', 'for programs'))
-    .addOption(verboseOption())
-    .allowExcessArguments(false);
-  return parsed(
-    quietly(withOptions(command, [...extraOptions(name), ...connectionOptions()])),
-    argv,
-    env,
-  )?.opts<DoctorOptions>();
+    .addOption(verboseOption());
+
+/** The summaries are what the shells show on TAB. */
+const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
+  status: (command) =>
+    looksAtElection(command)
+      .summary('show who leads')
+      .description('Show who leads, who stands by, and what was run. Exit status: 0 somebody leads, 75 nobody does.'),
+  watch: (command) =>
+    looksAtElection(command)
+      .summary('show each change of leadership')
+      .description(
+        'Show each change of leadership as it comes, until interrupted; on a terminal, the state as it is now.',
+      ),
+  check: (command) =>
+    looksAtElection(command)
+      .summary('does this command still lead?')
+      .description(
+        'Inside of a command: does its FENCING_TOKEN still lead? Exit status: 0 yes, 79 no, 69 the store does not answer.',
+      ),
+  resign: (command) =>
+    looksAtElection(command)
+      .summary('ask the leader to step down')
+      .description(
+        'Ask the leader to step down in good order, and wait until it has. Exit status: 0 it has, 75 nobody leads, 69 it has not.',
+      )
+      .addOption(new Option('--wait <duration>', 'how long (default: 60s)')),
+  doctor: (command) =>
+    withOptions(looksAtElection(command), timingOptions())
+      .summary('examine the store and this host')
+      .description(
+        'Examine the store and this host: servers, rights, round trips, expiry, clocks. Says what is wrong, how to mend it, and which timing fits. Exit status: 0 all is well or there are only warnings.',
+      )
+      .addOption(option('--for <duration>', 'how long round trips are measured (default: 3s)')),
+  completion: (command) =>
+    command
+      .summary('print what lets a shell complete')
+      .description('Print the script by which a shell completes options, their values and the command.')
+      .addArgument(new Argument('<shell>', 'whose script').choices(SHELLS)),
+};
+
+const subcommand = (name: Subcommand): Command =>
+  DEFINITIONS[name](quietly(new Command(`elect-run ${name}`)).allowExcessArguments(false));
+
+/** All that can be written on a command line, as commander knows it. */
+export const definitions = (): { program: Command; subcommands: [name: Subcommand, definition: Command][] } => ({
+  program: program(''),
+  subcommands: SUBCOMMANDS.map((name) => [name, subcommand(name)]),
+});
+
+/** Reads what follows a subcommand. Undefined: help was printed. Throws a usage Failure. */
+export function readSubcommand(
+  name: Subcommand,
+  argv: string[],
+  env: NodeJS.ProcessEnv,
+): { options: ElectionOptions; args: string[] } | undefined {
+  const command = parsed(subcommand(name), argv, env);
+  return command && { options: command.opts<ElectionOptions>(), args: command.args };
 }
 
 /** Undefined: help or the version was printed. */
@@ -182,6 +230,8 @@ export function readCommandLine(argv: string[], env: NodeJS.ProcessEnv, version:
   if (command.getOptionValueSource('verbose') === 'default') options.verbose = Number(env.ELECT_RUN_VERBOSE) || 0;
   if (isOn(env.ELECT_RUN_NOTIFY_CHILD)) options.notifyChild = true;
   if (isOn(env.ELECT_RUN_QUIET)) options.quiet = true;
+  if (isOn(env.ELECT_RUN_DRY_RUN)) options.dryRun = true;
+  if (isOn(env.ELECT_RUN_NO_REMOTE_RESIGN)) options.remoteResign = false;
   if (isOn(env.ELECT_RUN_NO_WAIT) && command.getOptionValueSource('wait') !== 'cli') options.wait = false;
   return { options, command: file, args };
 }

@@ -12,7 +12,9 @@ import { PROFILES, planTiming, type Timing } from './timing.ts';
 export const LOG_FORMATS = ['auto', 'pretty', 'plain', 'json', 'logfmt'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
-const READY_ON = ['standby', 'leader'] as const;
+export const ON_LOST = ['exit', 'rejoin'] as const;
+
+export const READY_ON = ['standby', 'leader'] as const;
 type ReadyOn = (typeof READY_ON)[number];
 
 export interface TimingOptions {
@@ -41,6 +43,8 @@ export interface Options extends ConnectionOptions, TimingOptions {
   readyOn: string;
   notifyChild?: boolean;
   dryRun?: boolean;
+  /** `false` is --no-remote-resign. */
+  remoteResign?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
@@ -76,6 +80,8 @@ export interface Config {
   timetable: Timetable | undefined;
   /** How long the leadership is kept after a start at the least. */
   holdMs: number;
+  /** Whether `elect-run resign` may ask us to step down. */
+  remoteResign: boolean;
   /** When the service manager is told that we are ready. */
   readyOn: ReadyOn;
   /** The child may speak to the service manager through us. False where there is none. */
@@ -96,9 +102,10 @@ export function readConfig(options: Options, command: string, args: string[], en
     id: readId(options.id),
     timing: readTiming(options),
     ...wait,
-    rejoin: oneOf('--on-lost', options.onLost, ['exit', 'rejoin']) === 'rejoin',
+    rejoin: oneOf('--on-lost', options.onLost, ON_LOST) === 'rejoin',
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
     timetable: readTimetable(options),
+    remoteResign: options.remoteResign ?? true,
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
     readyOn: oneOf('--ready-on', options.readyOn, READY_ON),
     notifyChild: (options.notifyChild ?? false) && env.NOTIFY_SOCKET !== undefined,

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readSubcommand, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -38,7 +38,10 @@ async function main(): Promise<number> {
     };
     const timetable = config.timetable && (await import('./timetable.ts')).readTimetable(config.timetable);
     const backend = await openBackend(config.backend, candidate);
-    if (options.dryRun) return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    if (options.dryRun) {
+      endOnSignal(signals);
+      return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    }
     const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
     return await run(config, backend, candidate, agenda, report, signals);
   } catch (error) {
@@ -53,14 +56,12 @@ async function main(): Promise<number> {
   }
 }
 
-/** Those that look at an election from outside. */
+/** What does not run a command. */
 async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
-  signals.handle((signal) => {
-    if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
-    if (isStop(signal)) signals.default(signal);
-  });
-  const options = readSubcommand(name, process.argv.slice(3), process.env);
-  if (!options) return 0;
+  endOnSignal(signals);
+  const read = readSubcommand(name, process.argv.slice(3), process.env);
+  if (!read) return 0;
+  const { options, args } = read;
   hideSecrets();
   process.stdout.on('error', () => process.exit(0)); // whoever reads through head(1) has seen enough
   switch (name) {
@@ -70,9 +71,22 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'resign':
+      return (await import('./cli/resign.ts')).resign(options, process.env);
     case 'doctor':
       return (await import('./cli/doctor.ts')).doctor(options, process.env, signals);
+    case 'completion':
+      process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
+      return 0;
   }
+}
+
+/** Nothing of ours is in the store, and there is no child: a signal does what it does to any program. */
+function endOnSignal(signals: Signals): void {
+  signals.handle((signal) => {
+    if (isStop(signal)) signals.default(signal);
+    else if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+  });
 }
 
 /** A password in a URL or in --user is everybody's to read in ps(1) as long as it stands in our arguments. */

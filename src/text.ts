@@ -4,3 +4,7 @@ export const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 
 /** Makes a text from elsewhere harmless to show. */
 export const printable = (text: string): string => text.replace(new RegExp(CONTROL, 'g'), '?');
+
+/** As it would be typed in a shell, on one line. */
+export const asTyped = (words: string[]): string =>
+  words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ');

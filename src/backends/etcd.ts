@@ -14,7 +14,7 @@ import {
 import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import { EtcdMembers } from './etcd/members.ts';
-import { BOOKS, type EtcdSpec, LEADERS } from './etcd/spec.ts';
+import { BOOKS, type EtcdSpec, LEADERS, WORDS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
 interface EtcdPlace extends Place {
@@ -67,12 +67,14 @@ export class EtcdBackend implements Backend {
   readonly #prefix: string;
   readonly #book: string;
   readonly #term: string;
+  readonly #word: string;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
     this.#prefix = `${candidate.election}/`;
     this.#book = `${BOOKS}/${candidate.election}`;
     this.#term = `${LEADERS}/${candidate.election}`;
+    this.#word = `${WORDS}/${candidate.election}`;
     const right = `readwrite on the prefix ${this.#prefix}, and on ${this.#book} where slots are recorded`;
     this.#members = new EtcdMembers(spec, candidate.requestMs, right);
     this.url = `${spec.tls ? 'etcds' : 'etcd'}://${spec.endpoints.join(',')}`;
@@ -232,6 +234,20 @@ export class EtcdBackend implements Backend {
     };
   }
 
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    const key = bytes(this.#word);
+    await this.#members.call(signal, async ({ kv, leaseClient }) => {
+      if (word === undefined) return kv.deleteRange({ key });
+      const { ID: lease } = await leaseClient.leaseGrant({ ID: '0', TTL: WORD_SECONDS }); // etcd chooses the id
+      return kv.put({ key, value: bytes(word), lease });
+    });
+  }
+
+  async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#word) }));
+    return kvs[0]?.value.toString();
+  }
+
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
     const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#book) }));
     const [found] = kvs as unknown as KeyValue[];
@@ -362,6 +378,7 @@ export class EtcdBackend implements Backend {
 }
 
 const PARENT_KEYS = 16;
+const WORD_SECONDS = 60;
 
 /** Undefined unless it is that of this leader. */
 function termOf(told: KeyValue | undefined, id: string): Term | undefined {

@@ -11,6 +11,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  rmSync,
   type Stats,
   statSync,
   watch,
@@ -54,6 +55,7 @@ export class FileBackend implements Backend {
   readonly #lockFile: string;
   readonly #tokenFile: string;
   readonly #bookFile: string;
+  readonly #wordFile: string;
   readonly #dir: string;
   readonly #candidate: Candidate;
 
@@ -64,6 +66,7 @@ export class FileBackend implements Backend {
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
+    this.#wordFile = join(spec.dir, `${candidate.election}.word`);
   }
 
   newPlace(): FilePlace {
@@ -155,28 +158,30 @@ export class FileBackend implements Backend {
     return { leader: { id: leader, token, since, leftMs: undefined }, waiting: undefined };
   }
 
-  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
-    try {
-      const text = readFileSync(this.#bookFile, 'utf8');
-      return { text, edition: text };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new Unusable(`--backend file: cannot read ${this.#bookFile}: ${(error as NodeJS.ErrnoException).code}`);
-    }
+  async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
+    if (word === undefined) rmSync(this.#wordFile, { force: true });
+    else writeWhole(this.#wordFile, word);
   }
 
-  /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+  async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
+    return readIfThere(this.#wordFile);
+  }
+
+  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
+    const text = readIfThere(this.#bookFile);
+    return text === undefined ? undefined : { text, edition: text };
+  }
+
+  /** Under the lock nobody else writes. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
     this.#mustBeOurs(place);
-    const draft = `${this.#bookFile}.new`;
-    const fd = openSync(draft, 'w', 0o666);
     try {
-      writeFileSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+      writeWhole(this.#bookFile, text);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const problem = `cannot write ${this.#bookFile}: ${code}`;
+      throw PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
     }
-    renameSync(draft, this.#bookFile);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -187,14 +192,14 @@ export class FileBackend implements Backend {
     }
   }
 
-  #open(file: string): number {
+  #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
       makeDirectory(this.#dir);
-      return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
+      return openSync(file, flags, 0o666);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       throw new Unusable(
-        `--backend file: cannot write ${file}: ${code}; name a directory that you can write (file:DIR)`,
+        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
       );
     }
   }
@@ -207,8 +212,10 @@ export class FileBackend implements Backend {
     }
   }
 
+  /** Also for whoever may only read. */
   #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
-    const fd = this.#open(this.#tokenFile);
+    if (!existsSync(this.#tokenFile)) return { leader: undefined, since: undefined, token: undefined };
+    const fd = this.#open(this.#tokenFile, constants.O_RDONLY);
     try {
       const { holder, token } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
@@ -232,6 +239,36 @@ function makeDirectory(dir: string): void {
     makeDirectory(dirname(dir));
     mkdirSync(dir);
   }
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Unusable(`--backend file: cannot read ${file}: ${code}`);
+  }
+}
+
+/** They may pass: it is worthwhile to try again. */
+const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
+
+/** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+function writeWhole(file: string, text: string): void {
+  const draft = `${file}.new`;
+  const fd = openSync(draft, 'w', 0o666);
+  try {
+    writeFileSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(draft, file);
+  // Or the name may lead to the old one after a power failure (fsync(2)).
+  const folder = openSync(dirname(file), 'r');
+  fsyncSync(folder);
+  closeSync(folder);
 }
 
 /** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */

@@ -180,6 +180,20 @@ export class KubernetesBackend implements Backend {
     return { leader: { id, token, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
   }
 
+  /** An annotation of the Lease itself, so that kubectl can leave one, too. */
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const lease = await this.#api.read(signal);
+      if (!lease || annotationsOf(lease)[WORD] === word) return;
+      if (await this.#api.replace(withAnnotation(lease, WORD, word), signal).catch(nothingIfConflict)) return;
+    }
+  }
+
+  /** As the last renewal has shown it. */
+  async readWord(place: KubernetesPlace, _signal: AbortSignal): Promise<string | undefined> {
+    return annotationsOf(place.lease)[WORD];
+  }
+
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
     const lease = await this.#bookApi.read(signal);
     const text = annotationsOf(lease)[BOOK];
@@ -260,16 +274,19 @@ export class KubernetesBackend implements Backend {
 
 /** The annotation with the run records. */
 const BOOK = 'elect-run/runs';
+/** The annotation with a word for the leader. */
+const WORD = 'elect-run/word';
 /** The annotation with the holder's name and token, for observers. */
 const TOKEN = 'elect-run/token';
 
 const annotationsOf = (lease: Lease | undefined): Record<string, string> =>
   (lease?.metadata.annotations as Record<string, string> | undefined) ?? {};
 
-const withAnnotation = (lease: Lease, name: string, text: string): Lease => ({
-  ...lease,
-  metadata: { ...lease.metadata, annotations: { ...annotationsOf(lease), [name]: text } },
-});
+/** Undefined: without it. */
+function withAnnotation(lease: Lease, name: string, text: string | undefined): Lease {
+  const annotations = { ...annotationsOf(lease), [name]: text };
+  return { ...lease, metadata: { ...lease.metadata, annotations } };
+}
 
 function observe(place: KubernetesPlace, lease: Lease | undefined): void {
   place.lease = lease;

@@ -40,6 +40,7 @@ const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 200;
 /** How long a baton waits for somebody who has looked and is about to wait. */
 const BATON_MS = 5000;
+const WORD_MS = 60_000;
 /** The answers of write-book.lua that are not 1. */
 const GONE = 0;
 const CHANGED = 2;
@@ -63,6 +64,7 @@ export class RedisBackend implements Backend {
   readonly #token: string;
   readonly #baton: string;
   readonly #book: string;
+  readonly #word: string;
   readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
@@ -72,6 +74,7 @@ export class RedisBackend implements Backend {
     this.#token = `{${candidate.election}}:token`;
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
+    this.#word = `{${candidate.election}}:word`;
     this.#rights = rightsFor(candidate.election, spec);
     this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
@@ -172,6 +175,16 @@ export class RedisBackend implements Backend {
         ? undefined
         : { id, token: token ?? undefined, since: undefined, leftMs: leftMs < 0 ? undefined : leftMs };
     return { leader, waiting: undefined };
+  }
+
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    await this.#connection.call<unknown>(signal, (client) =>
+      word === undefined ? client.del(this.#word) : client.set(this.#word, word, 'PX', WORD_MS),
+    );
+  }
+
+  async readWord(_place: RedisPlace, signal: AbortSignal): Promise<string | undefined> {
+    return (await this.#connection.call(signal, (client) => client.get(this.#word))) ?? undefined;
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {

@@ -46,6 +46,8 @@ export const BACKEND_FORMS = Object.values(READERS)
   .join(', ')
   .replace(/, ([^,]*)$/, ' or $1');
 
+export const BACKEND_SCHEMES = Object.values(READERS).flatMap(({ schemes }) => schemes);
+
 /** Throws a usage Failure that names the option, the value and the way out. No request is made. */
 export function readBackend(options: ConnectionOptions & { backend: string }, env: NodeJS.ProcessEnv): BackendSpec {
   const url = splitUrl(options.backend);

@@ -1,6 +1,6 @@
 import { readBackend } from '../backends/spec.ts';
-import type { DoctorOptions } from '../cli.ts';
-import { duration, mustBeElection, readTiming } from '../config.ts';
+import type { ElectionOptions } from '../cli.ts';
+import { duration, mustBeElection, readTiming, type TimingOptions } from '../config.ts';
 import { flagsOf } from '../doctor/advice.ts';
 import { type Examined, examine } from '../doctor/examination.ts';
 import type { Finding } from '../doctor/finding.ts';
@@ -9,7 +9,12 @@ import { showProgress } from '../report/progress.ts';
 import { endsCampaign, isStop, type Signals } from '../signals.ts';
 import { rows } from './view.ts';
 
-const SHORTEST_FOR_MS = 100;
+interface DoctorOptions extends ElectionOptions, TimingOptions {
+  /** How long round trips are measured. */
+  for?: string;
+}
+
+const DEFAULT_FOR = '3s';
 
 /** `elect-run doctor`: examines the store and this host, and prints what is wrong and how to mend it. Resolves with the exit status. Throws a usage Failure. */
 export async function doctor(options: DoctorOptions, env: NodeJS.ProcessEnv, signals: Signals): Promise<number> {
@@ -17,7 +22,7 @@ export async function doctor(options: DoctorOptions, env: NodeJS.ProcessEnv, sig
   const election = options.name ?? env.ELECT_RUN_ELECTION ?? 'elect-run';
   mustBeElection(spec, election);
   const timing = readTiming(options);
-  const forMs = Math.max(SHORTEST_FOR_MS, duration('--for', options.for));
+  const forMs = duration('--for', options.for ?? DEFAULT_FOR);
   const progress = showProgress();
   const interrupted = new AbortController();
   signals.handle((signal) => {

@@ -113,6 +113,16 @@ test('every file that package.json names is in it', () => {
     execFileSync('sh', ['-n', join(installed, 'dist', name)]);
 });
 
+test.each([
+  ['bash', 'elect-run.bash'],
+  ['zsh', '_elect-run'],
+  ['fish', 'elect-run.fish'],
+])('it has the completion of %s, as a file and to print', async (shell, file) => {
+  expect(files).toContain(`dist/completions/${file}`);
+  const { stdout } = await electRun(['completion', shell], '/');
+  expect(readFileSync(join(installed, 'dist/completions', file), 'utf8')).toBe(stdout);
+});
+
 test('the manual page can be read', () => {
   const page = join(prefix, 'share/man/man1/elect-run.1');
   expect(readFileSync(page, 'utf8')).toMatch(/^\.TH "?ELECT\\?-RUN/im);

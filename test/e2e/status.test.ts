@@ -1,6 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
@@ -37,6 +39,20 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
       waiting: null,
       runs: [],
     });
+  });
+
+  test('whoever may only read the files is told, too', async () => {
+    const leader = elect(['-b', backend, '-n', 'read-only', '--', 'sleep', '60']);
+    const { token, id } = await leader.event('elected');
+    const tokenFile = join(backend.slice('file:'.length), 'read-only.token');
+    chmodSync(tokenFile, 0o444);
+    chmodSync(backend.slice('file:'.length), 0o755);
+    const args = ['status', '-b', backend, '-n', 'read-only'];
+    const prefix = process.getuid!() === 0 ? ['setpriv', '--reuid', '65534', '--clear-groups'] : [];
+    const { code, stdout, stderr } = await elect(args, { prefix }).ended;
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
+    expect(stdout.toString()).toContain(`${id}, token ${token}`);
   });
 
   test('inside of the command it needs no options', async () => {
@@ -80,6 +96,25 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     expect((await run('status', '-b', backend, '-n', 'dry', '--json')).stdout).toContain('"runs":[]');
   });
 
+  test('--dry-run shows the command as it would be typed, and how long it would wait', async () => {
+    const job = ['--dry-run', '-b', backend, '-n', 'typed', '--', 'printf', "it's", 'a b', '', '$x', 'plain-1.0/x=y'];
+    expect((await run(...job)).stdout).toMatch(/^would run +printf 'it'\\''s' 'a b' '' '\$x' plain-1\.0\/x=y$/m);
+    expect((await run(...job)).stdout).toMatch(/^wait +for ever$/m);
+    expect((await run('--wait', '30s', ...job)).stdout).toMatch(/^wait +at most 30s$/m);
+    expect((await run('--no-wait', ...job)).stdout).toMatch(/^wait +not at all: one attempt$/m);
+  });
+
+  test.each([
+    ['1', /^would run/],
+    ['0', /^ran\n$/],
+    ['', /^ran\n$/],
+  ])('ELECT_RUN_DRY_RUN=%s is --dry-run, or is not', async (value, shows) => {
+    const { stdout } = await elect(['-b', backend, '-n', 'by-variable', '--', 'echo', 'ran'], {
+      env: { ELECT_RUN_DRY_RUN: value },
+    }).ended;
+    expect(stdout.toString()).toMatch(shows);
+  });
+
   test.each([
     [['status'], /-n, --name is needed: which election\?/],
     [['status', '-n', 'a', 'b'], /too many arguments/],
@@ -89,6 +124,28 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     const { code, stderr } = await run(...args);
     expect(code).toBe(64);
     expect(stderr).toMatch(says);
+  });
+});
+
+describe('a store that accepts and does not answer', () => {
+  afterEach(endAll);
+
+  test.each([
+    ['status', []],
+    ['--dry-run', ['--', 'true']],
+  ])('%s: a signal is not kept waiting', async (what, rest) => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void silent.close());
+    await once(silent, 'listening');
+    const connected = once(silent, 'connection');
+    const { port } = silent.address() as AddressInfo;
+    const run = elect([what, '-b', `redis://127.0.0.1:${port}`, '-n', 'a', ...rest]);
+    const [socket] = await connected;
+    socket.on('error', () => {});
+    const askedAt = performance.now();
+    run.kill('SIGINT');
+    expect((await run.ended).code).toBe(130);
+    expect(performance.now() - askedAt).toBeLessThan(1000);
   });
 });
 
@@ -102,17 +159,18 @@ describeWith(['etcd', 'etcdctl'], 'status, watch and check, with etcd', () => {
 
   test('who stands by is shown in its order, and how long the lease lasts', async () => {
     const names = ['first', 'second', 'third'];
-    for (const [index, name] of names.entries())
+    const dryRun = () => run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true');
+    for (const [index, name] of names.entries()) {
       await elect(['-b', etcd.url, '-n', 'line', '--id', name, '--', 'sleep', '60']).event(
         index === 0 ? 'started' : 'standby',
       );
+      if (index === 0) expect((await dryRun()).stdout).toMatch(/^leader +first-.*; this one would be next$/m);
+    }
     const { code, stdout } = await run('status', '-b', etcd.url, '-n', 'line');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^leader +first-\S+, token \d+, since \S+, lease runs out in 1\ds unless it is renewed$/m);
     expect(stdout).toMatch(/^standing by +second-\S+\n +third-\S+$/m);
-    expect((await run('-b', etcd.url, '-n', 'line', '--dry-run', '--', 'true')).stdout).toMatch(
-      /^leader +first-.*; second-\S+, third-\S+ would be next$/m,
-    );
+    expect((await dryRun()).stdout).toMatch(/^leader +first-.*; second-\S+, third-\S+ would be next$/m);
     expect(await etcd.line('line')).toHaveLength(3);
   });
 

@@ -9,8 +9,22 @@ import { script } from './scratch.ts';
 const POLL_MS = 30;
 const PROMPT = 'shell>';
 
+/** The start file below the terminal's folder, the command that reads no other, and what makes the shell's own output plain. */
+const SHELLS = {
+  bash: {
+    file: 'bashrc',
+    start: (dir: string) => `bash --noprofile --rcfile '${dir}/bashrc' -i`,
+    quiet: 'unset PROMPT_COMMAND; set +o history; bind "set enable-bracketed-paste off"',
+  },
+  zsh: {
+    file: '.zshrc',
+    start: (dir: string) => `ZDOTDIR='${dir}' zsh --no-globalrcs -i`,
+    quiet: 'unsetopt prompt_sp; unset zle_bracketed_paste; bindkey -e',
+  },
+};
+
 /**
- * A real terminal with an interactive bash in it, by way of a tmux server of its own. `elect-run` is in its PATH and campaigns for
+ * A real terminal with an interactive shell in it, by way of a tmux server of its own. `elect-run` is in its PATH and campaigns for
  * the election `job` on a file in `dir`. Nobody tells of a terminal's changes: what it shows is looked at until it is so.
  */
 export class Terminal {
@@ -22,19 +36,31 @@ export class Terminal {
     this.#socket = join(dir, 'tmux');
   }
 
-  static async open(dir: string, { columns = 150, rows = 40 } = {}): Promise<Terminal> {
+  /** `rc`: lines for the shell's start file. */
+  static async open(
+    dir: string,
+    {
+      columns = 150,
+      rows = 40,
+      shell = 'bash',
+      rc = [],
+    }: { columns?: number; rows?: number; shell?: keyof typeof SHELLS; rc?: string[] } = {},
+  ): Promise<Terminal> {
     const terminal = new Terminal(dir);
     terminals.add(terminal);
     script(dir, 'elect-run', `#!/bin/sh\nexec '${NODE}' '${BIN}' "$@"\n`);
-    const rc = join(dir, 'bashrc');
-    writeFileSync(
-      rc,
-      `PS1='${PROMPT} ' PATH='${dir}':$PATH\nexport ELECT_RUN_BACKEND='file:${dir}' ELECT_RUN_NAME=job\ncd '${dir}'\n` +
-        'unset PROMPT_COMMAND; set +o history; bind "set enable-bracketed-paste off"\n',
-    );
+    const { file, start, quiet } = SHELLS[shell];
+    const lines = [
+      `PS1='${PROMPT} ' PATH='${dir}':$PATH`,
+      `export ELECT_RUN_BACKEND='file:${dir}' ELECT_RUN_NAME=job`,
+      `cd '${dir}'`,
+      quiet,
+      ...rc,
+    ];
+    writeFileSync(join(dir, file), `${lines.join('\n')}\n`);
     const env = ['-u', 'ELECT_RUN_LOG_FORMAT', '-u', 'TMUX', 'LC_ALL=C.UTF-8', 'NO_COLOR=1'];
-    const shell = `exec env ${env.join(' ')} bash --noprofile --rcfile '${rc}' -i`;
-    await terminal.#tmux('-f', '/dev/null', '-u', 'new-session', '-d', '-x', `${columns}`, '-y', `${rows}`, shell);
+    const command = `exec env ${env.join(' ')} ${start(dir)}`;
+    await terminal.#tmux('-f', '/dev/null', '-u', 'new-session', '-d', '-x', `${columns}`, '-y', `${rows}`, command);
     await terminal.prompt();
     return terminal;
   }
@@ -87,6 +113,10 @@ export class Terminal {
       text,
       timeoutMs,
     );
+  }
+
+  async showsAll(texts: string[], timeoutMs = 15_000): Promise<string> {
+    return this.#until((screen) => texts.every((text) => screen.includes(text)), texts.join(', '), timeoutMs);
   }
 
   async showsNot(text: string, timeoutMs = 15_000): Promise<string> {
