@@ -69,7 +69,7 @@ function judgeEtcd({ members, size }: EtcdHealth, endpoints: string[]): Finding[
       const { version, databaseBytes, isLearner } = members[index]!.status!;
       return `, etcd ${version}, database ${megabytes(databaseBytes)}${isLearner ? ', a learner' : ''}`;
     },
-    'start it again, or take it out of --backend; as long as it is away the cluster can bear one failure less',
+    'start it again, or remove it from the cluster and from --backend; as long as it is away, one failure less can be borne',
   );
   const clusters = new Set(answered.map(({ cluster }) => cluster));
   if (clusters.size > 1)
@@ -234,7 +234,7 @@ function judgeZooKeeper({ servers, longestMs }: ZooKeeperHealth): Finding[] {
       const { mode, version } = servers[index]!;
       return mode === undefined ? ' (4lw.commands.whitelist hides its mode)' : `, ${mode}, ZooKeeper ${version}`;
     },
-    'start it again, or take it out of --backend; as long as it is away the ensemble can bear one failure less',
+    'start it again, or remove it from the ensemble and from --backend; as long as it is away, one failure less can be borne',
   );
   const modes = servers.flatMap(({ mode }) => mode ?? []);
   if (modes.includes('standalone') && servers.length > 1)

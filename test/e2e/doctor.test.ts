@@ -13,6 +13,7 @@ import { Link, stopLinks } from '../helpers/proxy.ts';
 import { Redis } from '../helpers/redis.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
+import { closeTerminals, Terminal } from '../helpers/terminal.ts';
 import { ZooKeeper } from '../helpers/zookeeper.ts';
 
 const SECRET = 'hunter2';
@@ -75,11 +76,11 @@ interface Looked {
   contents(): Promise<unknown>;
   /** While it leads an election of its own. */
   isLeading(name: string): Promise<boolean>;
-  /** While it waits for a lease to run out; undefined: none does. */
-  isExpiring: ((name: string) => Promise<boolean>) | undefined;
+  /** While it waits for a lease to run out. */
+  isExpiring(name: string): Promise<boolean>;
 }
 
-function leavesNothing(look: () => Looked) {
+function leavesNothing(look: () => Looked, { runsOut = true } = {}) {
   test('when it has ended, nothing of it is in the store', async () => {
     const { backend, env, contents } = look();
     const before = await contents();
@@ -98,9 +99,9 @@ function leavesNothing(look: () => Looked) {
     expect(await contents()).toEqual(before);
   });
 
-  test('interrupted while a lease runs out, it ends with 130 and leaves nothing', async (context) => {
+  if (!runsOut) return;
+  test('interrupted while a lease runs out, it ends with 130 and leaves nothing', async () => {
     const { backend, env, contents, isExpiring } = look();
-    if (!isExpiring) return context.skip('nothing runs out');
     const before = await contents();
     const examination = start(['-b', backend, '-n', 'expiring'], env);
     await until(() => isExpiring('expiring'), 'a lease runs out');
@@ -174,12 +175,15 @@ describeWith(['flock'], 'doctor, with a file', () => {
   });
 
   const dir = scratchFolder();
-  leavesNothing(() => ({
-    backend: `file:${join(dir, 'locks')}`,
-    contents: async () => files(dir),
-    isLeading: async (name) => (files(dir) ?? []).some((file) => String(file).includes(`${name}.doctor-`)),
-    isExpiring: undefined,
-  }));
+  leavesNothing(
+    () => ({
+      backend: `file:${join(dir, 'locks')}`,
+      contents: async () => files(dir),
+      isLeading: async (name) => (files(dir) ?? []).some((file) => String(file).includes(`${name}.doctor-`)),
+      isExpiring: async () => false,
+    }),
+    { runsOut: false },
+  );
 });
 
 function scratchFolder(): string {
@@ -188,6 +192,31 @@ function scratchFolder(): string {
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
+
+describeWith(['flock', 'tmux'], 'doctor, at a terminal', () => {
+  afterEach(closeTerminals);
+  const traces = (terminal: Terminal) => readdirSync(terminal.dir).filter((file) => file.includes('.doctor-'));
+
+  test('shows what it does meanwhile, and then the report alone', async () => {
+    const terminal = await Terminal.open(scratch());
+    await terminal.line('elect-run doctor; echo "status=$?"');
+    await terminal.shows('measuring round trips for 3s');
+    const screen = await terminal.shows('status=0');
+    expect(screen).toMatch(/^ok +connect +file:/m);
+    expect(screen).not.toContain('measuring');
+  });
+
+  test('Ctrl-C ends it with 130, the cursor is visible, and nothing is left', async () => {
+    const terminal = await Terminal.open(scratch());
+    await terminal.line('elect-run doctor --for 60s; echo "status=$?"');
+    await terminal.shows('measuring round trips for 1m');
+    await until(() => traces(terminal).length > 0, 'it leads');
+    await terminal.press('C-c');
+    await terminal.shows('status=130');
+    expect(await terminal.cursor()).toMatchObject({ isVisible: true });
+    expect(traces(terminal)).toEqual([]);
+  });
+});
 
 describeWith(['etcd', 'etcdctl'], 'doctor, with etcd', () => {
   let etcd: Etcd;
