@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Backend, Place } from '../backend.ts';
+import { type Backend, type Place, Refused } from '../backend.ts';
 import { type Candidate, openBackend } from '../backends/index.ts';
 import type { BackendSpec } from '../backends/spec.ts';
 import { within } from '../clock.ts';
@@ -69,9 +69,11 @@ export class Scratch {
   /** Nothing of it is in the store any more when this resolves. Rejects with what could not be removed, and why. */
   async remove(): Promise<void> {
     const problems: Error[] = [];
-    for (const seat of this.#seats) await this.giveBack(seat).catch((error) => problems.push(error));
-    if (this.#isPrepared)
-      await this.#examiner.sweep(this.election, within(PATIENCE_MS)).catch((error) => problems.push(error));
+    const note = (error: Error) => {
+      if (!(error instanceof Refused)) problems.push(error); // then there is nothing of ours, either
+    };
+    for (const seat of this.#seats) await this.giveBack(seat).catch(note);
+    if (this.#isPrepared) await this.#examiner.sweep(this.election, within(PATIENCE_MS)).catch(note);
     if (problems.length > 0) throw new Error(problems.map(({ message }) => message).join('; '));
   }
 }

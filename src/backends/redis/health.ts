@@ -103,13 +103,7 @@ export class RedisExaminer implements Examiner {
 
   async sweep(election: string, signal: AbortSignal): Promise<void> {
     const keys = ['token', 'baton', 'runs'].map((what) => `{${election}}:${what}`);
-    for (const key of keys) {
-      await this.#connection
-        .call(signal, (client) => client.del(key))
-        .catch((error) => {
-          if (!(error instanceof Refused)) throw error; // then there is nothing of ours, either
-        });
-    }
+    for (const key of keys) await this.#connection.call(signal, (client) => client.del(key)).catch(unlessRefused);
   }
 
   async close(): Promise<void> {
@@ -135,4 +129,9 @@ function readInfo(text: string): NonNullable<RedisHealth['server']> {
     memoryLimit: Number(fields.get('maxmemory') ?? 0),
     replicas,
   };
+}
+
+/** Where we have no right we have not written. */
+function unlessRefused(error: Error): void {
+  if (!(error instanceof Refused)) throw error;
 }
