@@ -79,7 +79,7 @@ export async function examine(plan: Plan, tell: (step: string) => void, interrup
 
     tell('asking the servers');
     const health = await examiner.health(election, within(PATIENCE_MS));
-    findings.push(...judgeCertificates(health, spec), ...judgeHealth(health, spec));
+    findings.push(...judgeCertificates(health, spec), ...judgeHealth(health));
     interrupted.throwIfAborted();
 
     if (connected.finding.level === 'ok') {

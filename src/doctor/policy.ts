@@ -3,7 +3,6 @@ import type { EtcdHealth } from '../backends/etcd/health.ts';
 import type { FileHealth } from '../backends/file/health.ts';
 import type { KubernetesHealth, Verb } from '../backends/kubernetes/health.ts';
 import type { RedisHealth } from '../backends/redis/health.ts';
-import type { BackendSpec } from '../backends/spec.ts';
 import type { ZooKeeperHealth } from '../backends/zookeeper/health.ts';
 import { formatDuration } from '../durations.ts';
 import { EXIT } from '../outcome.ts';
@@ -32,12 +31,12 @@ const PROCESSES = 64;
 /** Half of etcd's default quota of 2 GiB (--quota-backend-bytes), at which it raises NOSPACE and refuses to write. */
 const DATABASE_BYTES = 2 ** 30;
 
-export function judgeHealth(health: Health, spec: BackendSpec): Finding[] {
+export function judgeHealth(health: Health): Finding[] {
   switch (health.kind) {
     case 'file':
       return judgeFile(health);
     case 'etcd':
-      return judgeEtcd(health, spec.kind === 'etcd' ? spec.endpoints : []);
+      return judgeEtcd(health);
     case 'redis':
       return judgeRedis(health);
     case 'zookeeper':
@@ -60,7 +59,7 @@ function judgeServers(check: string, answers: Answer[], tells: (index: number) =
   );
 }
 
-function judgeEtcd({ members, size }: EtcdHealth, endpoints: string[]): Finding[] {
+function judgeEtcd({ members, size }: EtcdHealth): Finding[] {
   const answered = members.flatMap(({ status, endpoint }) => (status ? [{ ...status, endpoint }] : []));
   const findings = judgeServers(
     'member',
@@ -116,11 +115,11 @@ function judgeEtcd({ members, size }: EtcdHealth, endpoints: string[]): Finding[
         'compact and etcdctl defrag, or raise --quota-backend-bytes',
       ),
     );
-  if (size !== undefined && size > endpoints.length)
+  if (size !== undefined && size > members.length)
     findings.push(
       warning(
         'cluster',
-        `--backend names ${endpoints.length} of ${size} members`,
+        `--backend names ${members.length} of ${size} members`,
         'name them all: with those that are named every election is out of reach',
       ),
     );
