@@ -1,8 +1,7 @@
-import { readFileSync, realpathSync } from 'node:fs';
-import { basename } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { isNodesOwn } from './adoption.ts';
-import { lookUpCommand } from './lookup.ts';
+import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
 import { lockedFds, readProc } from './proc.ts';
@@ -83,14 +82,10 @@ function endOf(exitCode: number | null, signal: string | null, pidfd: number | u
 
 let tether: string[] | undefined;
 
-/** What stands before the command: setpriv(1) of util-linux; that of busybox cannot do it. */
+/** What stands before the command. */
 function setpriv(): string[] {
-  try {
-    const file = lookUpCommand('setpriv');
-    return basename(realpathSync(file)) === 'setpriv' ? [file, '--pdeathsig', 'KILL', '--'] : [];
-  } catch {
-    return [];
-  }
+  const file = findSetpriv();
+  return file === undefined ? [] : [file, '--pdeathsig', 'KILL', '--'];
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */

@@ -85,7 +85,7 @@ const connectionOptions = () => [
   option('--zk-flavor <flavor>', 'whose line: curator-latch, curator-lock or kazoo; default: curator-latch', FLAVORS),
 ];
 
-const leaseOptions = () => [
+const timingOptions = () => [
   option('--ttl <duration>', "the lease's length (default: 15s)"),
   option('--renew-every <duration>', 'default: a third of the ttl'),
   option('--profile <profile>', 'aggressive 3s/1s, balanced 15s/5s, conservative 45s/10s', Object.keys(PROFILES)),
@@ -114,16 +114,16 @@ const quietly = (command: Command): Command =>
     .configureOutput({ writeOut: show, writeErr: () => {}, outputError: () => {} });
 
 function program(version: string): Command {
-  const command = new Command('elect-run')
+  const named = new Command('elect-run')
     .description('Run COMMAND while, and only while, this candidate leads its election.')
     .usage(
-      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|resign [options]\n       elect-run fence TARGET [options] -- COMMAND [ARG…]\n       elect-run completion bash|zsh|fish',
+      '[options] -- COMMAND [ARG…]\n       elect-run status|watch|check|resign|doctor [options]\n       elect-run fence TARGET [options] -- COMMAND [ARG…]\n       elect-run completion bash|zsh|fish',
     )
     .argument('[command...]', 'the command and its arguments')
     .addOption(backendOption())
     .addOption(option('-n, --name <name>', "the election; default: the command's base name"))
     .addOption(option('--id <label>', 'how others see us; default: the host name'));
-  withOptions(command, [...leaseOptions(), ...waitOptions()])
+  const command = withOptions(named, [...timingOptions(), ...waitOptions()])
     .addOption(option('--on-lost <what>', ON_LOST.join(' or '), ON_LOST).default('exit'))
     .addOption(option('--stop-timeout <duration>', 'KILL so long after a forwarded TERM; default: never'))
     .addOption(option('--once-per <period>', 'run once in each: hour, day, 5m or a cron expression', ['hour', 'day']))
@@ -155,7 +155,7 @@ function program(version: string): Command {
 }
 
 /** The subcommands, which are what elect-run's first word may be; a command of such a name goes behind `--`. */
-export const SUBCOMMANDS = ['status', 'watch', 'check', 'resign', 'fence', 'completion'] as const;
+export const SUBCOMMANDS = ['status', 'watch', 'check', 'resign', 'fence', 'doctor', 'completion'] as const;
 export type Subcommand = (typeof SUBCOMMANDS)[number];
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -200,7 +200,7 @@ const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
       new Option('--json', 'with --show: for programs'),
       backendOption(),
       ...waitOptions(),
-      ...leaseOptions(),
+      ...timingOptions(),
       logFormatOption(),
       verboseOption(),
       ...connectionOptions(),
@@ -211,6 +211,13 @@ const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
       )
       .usage('TARGET [options] -- COMMAND [ARG…]\n       elect-run fence TARGET --show [--json]')
       .addArgument(new Argument('<TARGET>', 'a file; with --backend, and inside of a command that has one, a key')),
+  doctor: (command) =>
+    withOptions(looksAtElection(command), timingOptions())
+      .summary('examine the store and this host')
+      .description(
+        'Examine the store and this host: servers, rights, round trips, expiry, clocks. Says what is wrong, how to mend it, and which timing fits. Exit status: 0 all is well or there are only warnings.',
+      )
+      .addOption(option('--for <duration>', 'how long round trips are measured (default: 3s)')),
   completion: (command) =>
     command
       .summary('print what lets a shell complete')

@@ -82,6 +82,8 @@ async function runSubcommand(name: Exclude<Subcommand, 'fence'>, signals: Signal
       return (await import('./cli/check.ts')).check(options, process.env);
     case 'resign':
       return (await import('./cli/resign.ts')).resign(options, process.env);
+    case 'doctor':
+      return (await import('./cli/doctor.ts')).doctor(options, process.env, signals);
     case 'completion':
       process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
       return 0;

@@ -15,7 +15,7 @@ import { RedisConnection } from './redis/connection.ts';
 import observeScript from './redis/observe.lua';
 import releaseScript from './redis/release.lua';
 import renewScript from './redis/renew.lua';
-import type { RedisSpec } from './redis/spec.ts';
+import { type RedisSpec, rightsFor } from './redis/spec.ts';
 import writeBookScript from './redis/write-book.lua';
 
 interface RedisPlace extends Place {
@@ -40,8 +40,6 @@ const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 200;
 /** How long a baton waits for somebody who has looked and is about to wait. */
 const BATON_MS = 5000;
-/** What is called, by us or in a script of ours. */
-const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
 const WORD_MS = 60_000;
 /** The answers of write-book.lua that are not 1. */
 const GONE = 0;
@@ -77,8 +75,7 @@ export class RedisBackend implements Backend {
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
     this.#word = `{${candidate.election}}:word`;
-    const keys = [this.#lock, this.#token, this.#baton, this.#book, this.#word].map((key) => `~${key}`);
-    this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
+    this.#rights = rightsFor(candidate.election, spec);
     this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
