@@ -65,7 +65,6 @@ export class RedisBackend implements Backend {
   readonly #token: string;
   readonly #baton: string;
   readonly #book: string;
-  readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
     this.#spec = spec;
@@ -75,8 +74,8 @@ export class RedisBackend implements Backend {
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
     const keys = [this.#lock, this.#token, this.#baton, this.#book].map((key) => `~${key}`);
-    this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
-    this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
+    const rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}${spec.database > 0 ? ' +select' : ''}`;
+    this.#connection = new RedisConnection(spec, candidate.requestMs, rights);
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
   }
@@ -219,7 +218,7 @@ export class RedisBackend implements Backend {
 
   #joinLine(): NonNullable<RedisPlace['baton']> {
     // A connection of its own: nothing else can be asked on one that blocks.
-    const connection = new RedisConnection(this.#spec, this.#candidate.requestMs, this.#rights);
+    const connection = this.#connection.another();
     const forEver = new AbortController().signal;
     const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then(() => {});
     handed.catch(() => {});

@@ -208,6 +208,11 @@ const CASES: Case[] = [
     says: /the chroot "\/a\?" has a character that no path may have/,
   },
   {
+    name: 'a name with a character beyond 16 bits, which ZooKeeper refuses',
+    args: () => ['-b', 'zk', '-n', 'job-\u{1f600}'],
+    says: /--name "job-\u{1f600}" has a character that no path may have/u,
+  },
+  {
     name: "a name that is ZooKeeper's own",
     args: () => ['-b', 'zk', '-n', 'zookeeper/quota'],
     says: /--name "zookeeper\/quota" is ZooKeeper’s own/,
@@ -484,6 +489,32 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     expect(plain.code).toBe(69);
     expect((await refused(`rediss://${open.endpoints[0]}`, '--no-wait')).code).toBe(69);
   });
+
+  test('a password where there is none is refused, with no other word: 77', async () => {
+    const ended = await refused(`redis://:${SECRET}@${open.endpoints[0]}`);
+    expectOneLine(ended, /the server has no password for the default user, but one is given/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('a database that is not there, or not for this user, is not exchanged for another: 64, 77', async () => {
+    const missing = await refused(`redis://${open.endpoints[0]}/99`);
+    expectOneLine(missing, /--backend redis: the server has no database 99/);
+    expect(missing.code).toBe(64);
+    const forbidden = await run(['-q', '-b', `${guarded.url}/1`, '-n', '/jobs/x', '--', 'true']);
+    expectOneLine(forbidden, /user app may not do this .*'select'.* \+select$/m);
+    expect(forbidden.code).toBe(77);
+  });
+
+  test.each(['inf', 'nan', '1e300', '-5', '9007199254740991', '99999999999999999'])(
+    'a last token after which none can be larger (%s): 64, and nobody leads',
+    async (last) => {
+      await open.cli('set', '{tokens}:token', last);
+      const ended = await run(['-q', '-b', open.url, '-n', 'tokens', '--', 'true']);
+      expectOneLine(ended, /redis: the key \{tokens\}:token is the last token, but not a number below 2\^53/);
+      expect(ended.code).toBe(64);
+      expect((await open.cli('exists', 'tokens')).trim()).toBe('0');
+    },
+  );
 
   test('a key that is no lock is not touched: 64', async () => {
     await open.cli('lpush', 'x', 'of somebody');
