@@ -17,6 +17,7 @@ import type { Renewal } from './renewal.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { race, under } from './waiting.ts';
 import { Witness } from './witness.ts';
 
 /**
@@ -78,6 +79,7 @@ class Term {
   #handle: unknown;
   #lastDoubt = 'no renewal was confirmed in time';
   #renewal: Renewal | undefined;
+  #losing: { renewal: Renewal; loss: Promise<Loss> } | undefined;
   /** Empty before we lead. */
   #token = '';
   #isSuspended = false;
@@ -278,9 +280,8 @@ class Term {
     const over = new AbortController();
     try {
       return await this.#interruptible(async (interrupted) => {
-        const signal = AbortSignal.any([interrupted, over.signal]);
-        const next = this.#agenda.next(this.#leader(leadership), signal);
-        const first = await Promise.race([next, this.#loss(leadership.renewal)]);
+        const next = this.#agenda.next(this.#leader(leadership), under(interrupted, over.signal).signal);
+        const first = await race([next, this.#loss(leadership.renewal)]);
         interrupted.throwIfAborted();
         return first;
       });
@@ -300,7 +301,7 @@ class Term {
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
     const waiting = this.#interruptible((interrupted) =>
-      Promise.race([pause(forMs, AbortSignal.any([interrupted, over.signal])), this.#loss(renewal)]),
+      race([pause(forMs, under(interrupted, over.signal).signal), this.#loss(renewal)]),
     );
     await waiting;
     over.abort();
@@ -316,7 +317,7 @@ class Term {
     const child = await this.#start(due, token, leadership);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
     try {
-      const first = await Promise.race([child.ended, this.#loss(renewal)]);
+      const first = await race([child.ended, this.#loss(renewal)]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first });
         const status = this.#stoppedBy ?? first.status;
@@ -342,10 +343,9 @@ class Term {
     if (due.slot === undefined) return;
     const over = new AbortController();
     try {
-      const lost = this.#loss(leadership.renewal).then(({ reason }) => {
-        throw new Error(reason);
-      });
-      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), lost]);
+      const ended = this.#agenda.ended(this.#leader(leadership), due, status, over.signal);
+      const loss = await race([ended, this.#loss(leadership.renewal)]);
+      if (loss) throw new Error(loss.reason);
     } catch (error) {
       this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
     } finally {
@@ -393,12 +393,16 @@ class Term {
     }
   }
 
+  /** The same promise for each run of a term. */
   #loss(renewal: Renewal): Promise<Loss> {
-    return Promise.race([
+    if (this.#losing?.renewal === renewal) return this.#losing.loss;
+    const loss = Promise.race([
       renewal.gone.then(({ message }): Loss => ({ certain: true, reason: message })),
       renewal.stopDue.then((): Loss => ({ certain: false, reason: this.#lastDoubt })),
       this.#guard.failed.then((reason): Loss => ({ certain: true, reason: `no guard can be had: ${reason}` })),
     ]);
+    this.#losing = { renewal, loss };
+    return loss;
   }
 
   /** Ends the whole tree: TERM first while the lease provably stands, KILL at once when the store said no, and at the latest when it comes due. */

@@ -9,6 +9,7 @@ import {
   type Waiting,
 } from '../backend.ts';
 import { pause, untilAborted } from '../clock.ts';
+import { race } from '../waiting.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
@@ -27,7 +28,7 @@ interface RedisPlace extends Place {
   /** An acquisition went unanswered: it may be applied yet. */
   isInDoubt: boolean;
   /** Our place among those who wait for the baton, kept from one look to the next. */
-  baton: { connection: RedisConnection; handed: Promise<void> } | undefined;
+  baton: { connection: RedisConnection; handed: Promise<true> } | undefined;
 }
 
 /** The lock's value is our id, unique to the process: whoever knows it can give the lock back. */
@@ -122,13 +123,14 @@ export class RedisBackend implements Backend {
     const { baton } = place;
     const lapse =
       place.lapsesInMs === undefined
-        ? new Promise<never>(() => {})
+        ? untilAborted(signal)
         : pause(place.lapsesInMs + SHORTEST_PAUSE_MS + Math.random() * (LONGEST_PAUSE_MS - SHORTEST_PAUSE_MS), signal);
-    const handed = baton.handed.finally(() => {
-      if (place.baton === baton) this.#leaveLine(place);
-    });
-    handed.catch(() => {});
-    await Promise.race([handed, lapse, untilAborted(signal)]);
+    try {
+      if (await race([baton.handed, lapse, untilAborted(signal)])) this.#leaveLine(place);
+    } catch (error) {
+      this.#leaveLine(place);
+      throw error;
+    }
   }
 
   async confirm(place: RedisPlace, signal: AbortSignal): Promise<bigint> {
@@ -220,7 +222,7 @@ export class RedisBackend implements Backend {
     // A connection of its own: nothing else can be asked on one that blocks.
     const connection = this.#connection.another();
     const forEver = new AbortController().signal;
-    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then(() => {});
+    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then((): true => true);
     handed.catch(() => {});
     return { connection, handed };
   }
