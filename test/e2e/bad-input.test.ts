@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { once as nextEvent } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -271,6 +272,16 @@ const CASES: Case[] = [
     says: /--cacert .*plain is not a PEM file/,
   },
   {
+    name: 'a certificate that is broken',
+    args: (dir) => ['-b', 'redis', '--cacert', `${dir}/broken.pem`],
+    says: /--cacert .*broken\.pem cannot be used: /,
+  },
+  {
+    name: 'a key in the place of the certificate',
+    args: (dir) => ['-b', 'etcd', '--cert', `${dir}/own.key`, '--key', `${dir}/own.key`],
+    says: /--cert .*own\.key cannot be used: no start line/,
+  },
+  {
     name: 'a certificate without its key',
     args: (dir) => ['-b', 'etcd', '--cert', `${dir}/plain`],
     says: /--cert and --key belong together/,
@@ -301,6 +312,11 @@ test.each(CASES)(
   async ({ args, env, says, code, command = ['sh', '-c', 'exit 1'] }) => {
     const dir = scratch();
     writeFileSync(join(dir, 'plain'), '');
+    writeFileSync(join(dir, 'broken.pem'), '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n');
+    writeFileSync(
+      join(dir, 'own.key'),
+      generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    );
     mkdirSync(join(dir, 'occupied/job.lock'), { recursive: true });
     mkdirSync(join(dir, 'foreign'));
     writeFileSync(join(dir, 'foreign/job.token'), 'hello');
@@ -484,6 +500,10 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     const nameless = await refused(`rediss://${endpoint}`, '--cacert', secure.certificates!.ca);
     expectOneLine(nameless, /TLS with .* failed: .*certificate required/);
     expect(nameless.code).toBe(77);
+    const { ca, client, server } = secure.certificates!;
+    const strange = await refused(`rediss://${endpoint}`, '--cacert', ca, '--cert', client.cert, '--key', server.key);
+    expectOneLine(strange, /--key .*server\.key is not the key of --cert .*client\.pem/);
+    expect(strange.code).toBe(64);
     const plain = await refused(`redis://${endpoint}`, '--no-wait');
     expectOneLine(plain, /connection reset; does it speak TLS only \(rediss:\/\/\)\?/);
     expect(plain.code).toBe(69);
