@@ -3,6 +3,7 @@ import { now, pause, within } from './clock.ts';
 import type { Report } from './events.ts';
 import { Renewal, type RenewalHooks } from './renewal.ts';
 import type { Timing } from './timing.ts';
+import { race, under } from './waiting.ts';
 
 /** The campaign ended without leadership. */
 export class NotElected extends Error {
@@ -128,7 +129,7 @@ async function look(backend: Backend, seat: Leadership, options: CampaignOptions
   }
 }
 
-/** Until another look is worthwhile. Throws Gone when our own place is lost meanwhile. */
+/** Until another look is worthwhile, or our own place has run out. Throws Gone when it is lost meanwhile. */
 async function vacancy(
   backend: Backend,
   { place, renewal }: Leadership,
@@ -136,14 +137,13 @@ async function vacancy(
   { ttlMs }: Timing,
   signal: AbortSignal,
 ): Promise<void> {
-  const over = new AbortController();
-  const untilOver = AbortSignal.any([signal, over.signal]);
+  const over = under(signal);
   try {
-    const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
-    const gone = await Promise.race([
-      backend.vacancy(place, waiting, untilOver),
-      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), untilOver),
-      lost,
+    const gone = await race([
+      backend.vacancy(place, waiting, over.signal),
+      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), over.signal),
+      renewal.gone,
+      renewal.killDue,
     ]);
     if (gone) throw gone;
     signal.throwIfAborted();

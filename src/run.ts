@@ -18,7 +18,7 @@ import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
-import { type Loss, lossOf, watchForLoss } from './loss.ts';
+import { type Loss, watchForLoss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
@@ -27,6 +27,7 @@ import { Requests } from './requests.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { race, under } from './waiting.ts';
 import { Witness } from './witness.ts';
 
 /**
@@ -62,7 +63,7 @@ interface Elected {
   leadership: Leadership;
   token: bigint;
   /** Its reason: the Loss. */
-  lost: AbortSignal;
+  lost: Promise<Loss>;
 }
 
 type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'lost'; isDead: boolean };
@@ -322,9 +323,9 @@ class Term {
     const over = new AbortController();
     try {
       return await this.#interruptible(async (interrupted) => {
-        const signal = AbortSignal.any([interrupted, over.signal]);
+        const signal = under(interrupted, over.signal).signal;
         const next = this.#agenda.next(this.#leader(leadership), signal);
-        const first = await Promise.race([next, lossOf(lost, over.signal)]);
+        const first = await race([next, lost]);
         interrupted.throwIfAborted();
         // The store's answer may have been read after a stall.
         if (!leadership.renewal.check()) return { certain: false, reason: this.#lastDoubt };
@@ -346,8 +347,8 @@ class Term {
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
     const loss = await this.#interruptible(async (interrupted) => {
-      const isOver = pause(forMs, AbortSignal.any([interrupted, over.signal])).then(() => undefined);
-      return Promise.race([isOver, lossOf(lost, over.signal)]);
+      const isOver = pause(forMs, under(interrupted, over.signal).signal).then(() => undefined);
+      return race([isOver, lost]);
     });
     over.abort();
     return loss;
@@ -363,9 +364,8 @@ class Term {
     const { renewal } = leadership;
     const child = await this.#start(due, elected);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
-    const over = new AbortController();
     try {
-      const first = await Promise.race([child.ended, lossOf(lost, over.signal)]);
+      const first = await race([child.ended, lost]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first });
         const status = this.#stoppedBy ?? first.status;
@@ -385,7 +385,6 @@ class Term {
       await this.#giveBack(leadership, isDead, loss.certain);
       return { type: 'lost', isDead };
     } finally {
-      over.abort();
       stopForwarding();
     }
   }
@@ -402,10 +401,9 @@ class Term {
       pause(this.#config.timing.requestMs, over.signal).then(() => over.abort(new Error(`${signal} received`)));
     });
     try {
-      const loss = lossOf(lost, over.signal).then(({ reason }) => {
-        throw new Error(reason);
-      });
-      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), loss]);
+      const ended = this.#agenda.ended(this.#leader(leadership), due, status, over.signal);
+      const loss = await race([ended, lost]);
+      if (loss) throw new Error(loss.reason);
     } catch (error) {
       this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
     } finally {
