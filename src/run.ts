@@ -87,6 +87,8 @@ class Term {
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
   #isLeaving = false;
+  /** Aborted by the second signal while there is no child. */
+  readonly #impatience = new AbortController();
   #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
@@ -161,6 +163,7 @@ class Term {
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) {
         this.#report({ type: 'signalled', signal, forwarded: false });
+        if (interrupted.signal.aborted) this.#impatience.abort(new Error(signal));
         interrupted.abort(new Failure(signalStatus(signalNumber(signal)), ''));
       } else if (isStop(signal)) {
         this.#signals.default(signal);
@@ -188,6 +191,7 @@ class Term {
           this.#tellFacts();
         },
         standsBy: rehearseStart,
+        impatience: this.#impatience.signal,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),
