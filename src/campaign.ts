@@ -35,6 +35,8 @@ export interface CampaignOptions {
   /** Somebody else leads, so there is time for what the child's start would have to wait for. Called once. */
   standsBy(): void;
   hooks: RenewalHooks;
+  /** Aborted: whoever asked for the end does not wait any more for the place to be given back. */
+  impatience: AbortSignal;
 }
 
 /** Watches can break without a word: look again after this, or a share of the ttl, whichever is longer, and up to a half more. */
@@ -102,7 +104,8 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
     }
   } catch (error) {
     seat.renewal.end();
-    await backend.release(seat.place, within(options.timing.requestMs)).catch(() => {}); // it runs out by itself
+    const patience = within(options.timing.requestMs, options.impatience);
+    await backend.release(seat.place, patience).catch(() => {}); // it runs out by itself
     throw error;
   } finally {
     over.abort();

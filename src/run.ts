@@ -99,7 +99,13 @@ class Term {
   /** A run of ours was, and none has ended by itself since. */
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
+<<<<<<< HEAD
   isLeaving = false;
+=======
+  #isLeaving = false;
+  /** Aborted by the second signal while there is no child. */
+  readonly #impatience = new AbortController();
+>>>>>>> 17589eaa61fca48f5907f7cbfcf36dd266eec482
   #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
@@ -198,6 +204,7 @@ class Term {
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) {
         this.#report({ type: 'signalled', signal, forwarded: false });
+        if (interrupted.signal.aborted) this.#impatience.abort(new Error(signal));
         interrupted.abort(new Failure(signalStatus(signalNumber(signal)), ''));
       } else if (isStop(signal)) {
         this.#signals.default(signal);
@@ -225,6 +232,7 @@ class Term {
           this.#tellFacts();
         },
         standsBy: rehearseStart,
+        impatience: this.#impatience.signal,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),

@@ -71,6 +71,20 @@ describeWith(['redis', 'flock'], 'redis: who comes next', () => {
     oracle.verify(2);
   });
 
+  test('a second signal does not wait for a server that does not answer a standby who leaves', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags: LONG };
+    const [, standby] = await standInLine(oracle, entry, { ...entry });
+    await redis.members[0]!.freeze();
+    onTestFinished(() => redis.members[0]!.thaw());
+    standby!.kill('SIGINT');
+    const first = await standby!.event('signalled');
+    standby!.kill('SIGINT');
+    const second = await standby!.event('signalled', { after: first });
+    expect((await standby!.ended).code).toBe(128 + 2);
+    expect(performance.now() - second.readAt).toBeLessThan(2000); // a request may take 5 s
+  });
+
   test('tokens grow although everything was deleted, the counter as well', async () => {
     const oracle = new Oracle();
     const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags: SHORT };
