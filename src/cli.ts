@@ -192,6 +192,7 @@ const DEFINITIONS: Record<Subcommand, (command: Command) => Command> = {
       .description(
         'Ask the leader to step down in good order, and wait until it has. Exit status: 0 it has, 75 nobody leads, 69 it has not.',
       )
+      .addOption(new Option('--to <id>', 'who shall lead next: an identity or its label'))
       .addOption(new Option('--wait <duration>', 'how long (default: 60s)')),
   fence: (command) =>
     withOptions(command, [

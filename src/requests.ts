@@ -1,5 +1,5 @@
 import type { Leader } from './agenda.ts';
-import type { Backend } from './backend.ts';
+import type { Backend, Place } from './backend.ts';
 import { within } from './clock.ts';
 import { printable } from './text.ts';
 
@@ -10,6 +10,27 @@ export interface Request {
   token: string;
   /** Who asks. */
   by: string;
+  /** Who shall lead next: an identity, or its label. */
+  to?: string;
+}
+
+/** Is this who was asked for? */
+export const isMeant = (id: string, to: string): boolean => id === to || id.startsWith(`${to}-`);
+
+/** The word that asks for another than us to lead next, if there is one. */
+export async function wordForAnother(
+  backend: Backend,
+  place: Place,
+  id: string,
+  requestMs: number,
+): Promise<string | undefined> {
+  try {
+    const word = await backend.readWord(place, within(requestMs));
+    const { to } = JSON.parse(word ?? '{}') as Partial<Request>;
+    return to === undefined || isMeant(id, to) ? undefined : word;
+  } catch {
+    return undefined; // no right to read it, not JSON, or no answer
+  }
 }
 
 /** Of one term. */

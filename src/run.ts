@@ -23,7 +23,7 @@ import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
-import { Requests } from './requests.ts';
+import { Requests, wordForAnother } from './requests.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
@@ -91,6 +91,8 @@ class Term {
   #requests: Requests | undefined;
   /** We stepped down because we were asked to. */
   #wasAsked = false;
+  /** The word that asked for another to lead: once for each is enough, since that one may be gone. */
+  #gaveWayFor: string | undefined;
   #lastDoubt = 'no renewal was confirmed in time';
   #renewal: Renewal | undefined;
   /** Empty before we lead. */
@@ -162,10 +164,21 @@ class Term {
         for (;;) {
           const leadership = await this.#campaign(signal);
           this.#renewal = leadership.renewal;
-          const token = await this.#confirm(leadership, signal).catch(async (error) => {
+          const [token, word] = await Promise.all([
+            this.#confirm(leadership, signal),
+            wordForAnother(this.#backend, leadership.place, this.#config.id, this.#config.timing.requestMs),
+          ]).catch(async (error) => {
             await this.#resign(leadership);
             throw error;
           });
+          if (word !== undefined && word !== this.#gaveWayFor) {
+            this.#gaveWayFor = word;
+            await this.#resign(leadership);
+            this.#report({ type: 'place-lost', reason: 'another was asked to lead next (elect-run resign --to)' });
+            await pause(this.#config.timing.renewEveryMs, signal);
+            signal.throwIfAborted();
+            continue;
+          }
           if (token !== undefined) {
             const lost = watchForLoss(
               leadership.renewal,

@@ -49,6 +49,24 @@ function stepsDown(backend: () => string): void {
     oracle.verify(2);
   });
 
+  test('--to: who is asked for leads next, whoever stands before it', async () => {
+    const oracle = new Oracle();
+    const leader = stand(oracle, 'to', 'first');
+    await oracle.started(1);
+    const line: Elect[] = [];
+    for (const label of ['second', 'third', 'fourth']) {
+      line.push(stand(oracle, 'to', label));
+      await line.at(-1)!.event('standby');
+    }
+    const { code, stdout } = await resign('-b', backend(), '-n', 'to', '--to', 'fourth');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^first-\S+ has stepped down; now leads: fourth-/);
+    expect((await leader.ended).code).toBe(79);
+    await line[2]!.event('started');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
   test('--no-remote-resign: it leads on, and whoever asked is told: 69', async () => {
     const oracle = new Oracle();
     const leader = stand(oracle, 'firm', 'first', '--no-remote-resign');
