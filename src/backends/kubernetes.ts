@@ -127,13 +127,27 @@ export class KubernetesBackend implements Backend {
   async confirm(place: KubernetesPlace, signal: AbortSignal): Promise<bigint> {
     const lease = await this.#api.read(signal);
     if (!this.#isOurs(place, lease)) throw this.#gone(lease);
+    if (annotationsOf(lease)[TOKEN] !== this.#tokenOf(place)) this.#tellToken(place, lease!);
     return BigInt(place.token!);
   }
+
+  /** For observers. Where something comes in between, the next renewal tells it. */
+  #tellToken(place: KubernetesPlace, lease: Lease): void {
+    const told = withAnnotation(lease, TOKEN, this.#tokenOf(place));
+    this.#api.replace(told, within(this.#candidate.requestMs)).then(
+      (written) => {
+        if (written && this.#isOurs(place, written)) place.lease = written;
+      },
+      () => {},
+    );
+  }
+
+  #tokenOf = (place: KubernetesPlace): string => `${this.#candidate.id} ${place.token}`;
 
   async renew(place: KubernetesPlace, signal: AbortSignal): Promise<number> {
     for (let { lease } = place; ; lease = await this.#api.read(signal)) {
       if (!lease || !this.#isOurs(place, lease)) throw this.#gone(lease);
-      const told = withAnnotation(renewed(lease, this.#seconds), TOKEN, `${this.#candidate.id} ${place.token}`);
+      const told = withAnnotation(renewed(lease, this.#seconds), TOKEN, this.#tokenOf(place));
       const written = await this.#api.replace(told, signal).catch(nothingIfConflict);
       if (!written) continue;
       place.lease = written;
@@ -167,7 +181,7 @@ export class KubernetesBackend implements Backend {
     place.handle = undefined;
   }
 
-  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is told with the first renewal. */
+  /** What is left is by the leader's clock and ours: for people, not for decisions. */
   async observe(signal: AbortSignal): Promise<Seen> {
     const lease = await this.#api.read(signal);
     const id = holderOf(lease);

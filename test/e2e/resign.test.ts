@@ -1,21 +1,27 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
-import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
 import { stopServers } from '../helpers/servers.ts';
 
+type Access = ReturnType<CronStore['access']>;
+
 const FLAGS = ['--profile', 'aggressive', '--grace', '500ms'];
 
-async function resign(...args: string[]) {
-  const { code, stdout, stderr } = await elect(['resign', ...args], { env: { ELECT_RUN_LOG_FORMAT: 'plain' } }).ended;
+async function resign({ backend, env }: Access, ...args: string[]) {
+  const { code, stdout, stderr } = await elect(['resign', '-b', backend, ...args], {
+    env: { ELECT_RUN_LOG_FORMAT: 'plain', ...env },
+  }).ended;
   return { code, stdout: stdout.toString(), stderr };
 }
 
-function stepsDown(backend: () => string): void {
+function stepsDown(access: () => Access): void {
   const stand = (oracle: Oracle, name: string, label: string, ...flags: string[]): Elect =>
-    elect(['-v', '-b', backend(), '-n', name, '--id', label, ...FLAGS, ...flags, '--', ...oracle.job()]);
+    elect(['-v', '-b', access().backend, '-n', name, '--id', label, ...FLAGS, ...flags, '--', ...oracle.job()], {
+      env: access().env ?? {},
+    });
 
   test('the leader is asked, its job is stopped, and the next one in line leads', async () => {
     const oracle = new Oracle();
@@ -24,7 +30,7 @@ function stepsDown(backend: () => string): void {
     await oracle.started(1);
     const [leader, next] = oracle.starts()[0]!.who.startsWith('first') ? [first, second] : [second, first];
     await next.event('standby');
-    const { code, stdout } = await resign('-b', backend(), '-n', 'asked');
+    const { code, stdout } = await resign(access(), '-n', 'asked');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^(first|second)-\S+ has stepped down; now leads: /);
     expect((await leader.ended).code).toBe(79);
@@ -42,7 +48,7 @@ function stepsDown(backend: () => string): void {
     await oracle.started(1);
     const [leader, next] = oracle.starts()[0]!.who.startsWith('first') ? [first, second] : [second, first];
     await next.event('standby');
-    expect((await resign('-b', backend(), '-n', 'rejoin')).code).toBe(0);
+    expect((await resign(access(), '-n', 'rejoin')).code).toBe(0);
     await next.event('started');
     await leader.event('standby');
     await oracle.started(2);
@@ -58,7 +64,7 @@ function stepsDown(backend: () => string): void {
       line.push(stand(oracle, 'to', label));
       await line.at(-1)!.event('standby');
     }
-    const { code, stdout } = await resign('-b', backend(), '-n', 'to', '--to', 'fourth');
+    const { code, stdout } = await resign(access(), '-n', 'to', '--to', 'fourth');
     expect(code).toBe(0);
     expect(stdout).toMatch(/^first-\S+ has stepped down; now leads: fourth-/);
     expect((await leader.ended).code).toBe(79);
@@ -71,7 +77,7 @@ function stepsDown(backend: () => string): void {
     const oracle = new Oracle();
     const leader = stand(oracle, 'firm', 'first', '--no-remote-resign');
     await oracle.started(1);
-    const { code, stderr } = await resign('-b', backend(), '-n', 'firm', '--wait', '3s');
+    const { code, stderr } = await resign(access(), '-n', 'firm', '--wait', '3s');
     expect(code).toBe(69);
     expect(stderr).toMatch(/first-\S+ did not step down within 3s: it may forbid it \(--no-remote-resign\)/);
     expect(leader.process.exitCode).toBeNull();
@@ -79,22 +85,28 @@ function stepsDown(backend: () => string): void {
   });
 
   test('nobody leads: 75', async () => {
-    const { code, stderr } = await resign('-b', backend(), '-n', 'idle');
+    const { code, stderr } = await resign(access(), '-n', 'idle');
     expect(code).toBe(75);
     expect(stderr).toMatch(/nobody leads idle/);
   });
 }
 
-describeWith(['flock'], 'resign, with a file', () => {
-  afterEach(async () => {
-    await endAll();
-    await clearOracles();
+for (const kind of Object.values(CRON_STORES)) {
+  describeWith(['flock', ...kind.needs], `resign, with ${kind.name}`, () => {
+    let store: CronStore;
+    beforeAll(async () => {
+      store = await kind.start();
+    });
+    afterEach(async () => {
+      await endAll();
+      await clearOracles();
+    });
+    afterAll(stopServers);
+    stepsDown(() => store.access());
   });
-  const folder = newFolder('resign');
-  stepsDown(() => `file:${folder}`);
-});
+}
 
-describeWith(['flock', 'etcd', 'etcdctl'], 'resign, with etcd', () => {
+describeWith(['flock', 'etcd', 'etcdctl'], 'whom a request is for', () => {
   let etcd: Etcd;
   beforeAll(async () => {
     etcd = await Etcd.start();
@@ -104,11 +116,10 @@ describeWith(['flock', 'etcd', 'etcdctl'], 'resign, with etcd', () => {
     await clearOracles();
   });
   afterAll(stopServers);
-  stepsDown(() => etcd.url);
 
   test('another program cannot be asked, and is told so: 69', async () => {
     await etcd.etcdctl('put', 'native/1', 'somebody');
-    const { code, stderr } = await resign('-b', etcd.url, '-n', 'native');
+    const { code, stderr } = await resign({ backend: etcd.url }, '-n', 'native');
     expect(code).toBe(69);
     expect(stderr).toMatch(/somebody leads native, and cannot be asked/);
   });
