@@ -9,6 +9,7 @@ import {
   type Waiting,
 } from '../backend.ts';
 import { pause, untilAborted } from '../clock.ts';
+import { race } from '../waiting.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
@@ -27,7 +28,7 @@ interface RedisPlace extends Place {
   /** An acquisition went unanswered: it may be applied yet. */
   isInDoubt: boolean;
   /** Our place among those who wait for the baton, kept from one look to the next. */
-  baton: { connection: RedisConnection; handed: Promise<void> } | undefined;
+  baton: { connection: RedisConnection; handed: Promise<true> } | undefined;
 }
 
 /** The lock's value is our id, unique to the process: whoever knows it can give the lock back. */
@@ -65,7 +66,6 @@ export class RedisBackend implements Backend {
   readonly #baton: string;
   readonly #book: string;
   readonly #word: string;
-  readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
     this.#spec = spec;
@@ -75,8 +75,7 @@ export class RedisBackend implements Backend {
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
     this.#word = `{${candidate.election}}:word`;
-    this.#rights = rightsFor(candidate.election, spec);
-    this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
+    this.#connection = new RedisConnection(spec, candidate.requestMs, rightsFor(candidate.election, spec));
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
   }
@@ -123,13 +122,14 @@ export class RedisBackend implements Backend {
     const { baton } = place;
     const lapse =
       place.lapsesInMs === undefined
-        ? new Promise<never>(() => {})
+        ? untilAborted(signal)
         : pause(place.lapsesInMs + SHORTEST_PAUSE_MS + Math.random() * (LONGEST_PAUSE_MS - SHORTEST_PAUSE_MS), signal);
-    const handed = baton.handed.finally(() => {
-      if (place.baton === baton) this.#leaveLine(place);
-    });
-    handed.catch(() => {});
-    await Promise.race([handed, lapse, untilAborted(signal)]);
+    try {
+      if (await race([baton.handed, lapse, untilAborted(signal)])) this.#leaveLine(place);
+    } catch (error) {
+      this.#leaveLine(place);
+      throw error;
+    }
   }
 
   async confirm(place: RedisPlace, signal: AbortSignal): Promise<bigint> {
@@ -229,9 +229,9 @@ export class RedisBackend implements Backend {
 
   #joinLine(): NonNullable<RedisPlace['baton']> {
     // A connection of its own: nothing else can be asked on one that blocks.
-    const connection = new RedisConnection(this.#spec, this.#candidate.requestMs, this.#rights);
+    const connection = this.#connection.another();
     const forEver = new AbortController().signal;
-    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then(() => {});
+    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then((): true => true);
     handed.catch(() => {});
     return { connection, handed };
   }

@@ -34,9 +34,9 @@ export interface RedisSpec {
 const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
 
 /** As ACL SETUSER takes it. */
-export function rightsFor(election: string, { waitReplicas }: RedisSpec): string {
+export function rightsFor(election: string, { waitReplicas, database }: RedisSpec): string {
   const keys = [election, ...['token', 'baton', 'runs', 'word'].map((what) => `{${election}}:${what}`)];
-  return `${keys.map((key) => `~${key}`).join(' ')} ${COMMANDS}${waitReplicas > 0 ? ' +wait' : ''}`;
+  return `${keys.map((key) => `~${key}`).join(' ')} ${COMMANDS}${waitReplicas > 0 ? ' +wait' : ''}${database > 0 ? ' +select' : ''}`;
 }
 
 const FORM = 'redis[://host:port[/DB]], rediss://… or redis+sentinel://host:port,…/MASTER';
