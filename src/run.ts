@@ -99,13 +99,9 @@ class Term {
   /** A run of ours was, and none has ended by itself since. */
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
-<<<<<<< HEAD
   isLeaving = false;
-=======
-  #isLeaving = false;
   /** Aborted by the second signal while there is no child. */
   readonly #impatience = new AbortController();
->>>>>>> 17589eaa61fca48f5907f7cbfcf36dd266eec482
   #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
