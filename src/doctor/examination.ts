@@ -1,4 +1,4 @@
-import { Refused } from '../backend.ts';
+import { type Backend, Refused } from '../backend.ts';
 import { validityOfPem } from '../backends/certificate.ts';
 import { openBackend } from '../backends/index.ts';
 import type { BackendSpec } from '../backends/spec.ts';
@@ -21,7 +21,6 @@ import {
   judgeRoundTrips,
   judgeTiming,
   judgeUncleanable,
-  judgeUnobservable,
   judgeUnreachable,
   judgeValidity,
   leftBehind,
@@ -72,7 +71,7 @@ export async function examine(plan: Plan, tell: (step: string) => void, interrup
   const own = await openBackend(spec, { election, id: '', ttlMs: timing.ttlMs, requestMs: REQUEST_MS }); // no request is made
   try {
     tell('connecting');
-    const connected = await connect(plan, own.url, examiner);
+    const connected = await connect(plan, own, examiner);
     findings.push(connected.finding);
     measured.connectMs = connected.tookMs;
     interrupted.throwIfAborted();
@@ -83,9 +82,6 @@ export async function examine(plan: Plan, tell: (step: string) => void, interrup
     interrupted.throwIfAborted();
 
     if (connected.finding.level === 'ok') {
-      await own.observe(within(PATIENCE_MS)).catch((error) => {
-        if (error instanceof Refused) findings.push(judgeUnobservable(error));
-      });
       const meter = new PauseMeter();
       try {
         const { isEntitled } = connected;
@@ -117,11 +113,14 @@ interface Connected {
   isEntitled: boolean;
 }
 
-async function connect({ spec, election }: Plan, url: string, examiner: Examiner): Promise<Connected> {
+/** What may be read of the election is read as well: an ACL of ZooKeeper tells only then. */
+async function connect({ spec, election }: Plan, own: Backend, examiner: Examiner): Promise<Connected> {
+  const { url } = own;
   const startedAt = now();
   try {
     const isEntitled = await examiner.enter(election, within(PATIENCE_MS));
     const tookMs = now() - startedAt;
+    await own.observe(within(PATIENCE_MS));
     const who = 'auth' in spec && spec.auth?.username ? ` as ${spec.auth.username}` : '';
     const how = 'tls' in spec && spec.tls ? ', TLS' : '';
     return { tookMs, isEntitled, finding: ok('connect', `${url}${who}${how} in ${formatDuration(tookMs)}`) };

@@ -537,16 +537,6 @@ export function ofError(check: string, error: Error, url: string): Finding {
   );
 }
 
-/** The command runs without it; those who look at it from outside do not. */
-export const judgeUnobservable = ({ message }: Error): Finding => {
-  const [found, ...remedies] = message.split('; ');
-  return warning(
-    'status',
-    `elect-run status, watch and check are refused: ${found}`,
-    remedies.join('; ') || 'grant it',
-  );
-};
-
 export const judgeUncleanable = (): Finding =>
   warning(
     'election',

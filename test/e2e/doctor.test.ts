@@ -397,7 +397,6 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with an etcd that knows users', () =>
     const examined = await examine(['-b', etcd.url, '-n', 'exact', '--user', `exact:${SECRET}`]);
     expect(examined.code, examined.text).toBe(0);
     expectFinding(examined, 'election', 'warning', /the rights are for exact alone/, /exact\.doctor-\*/);
-    expectFinding(examined, 'status', 'warning', /status, watch and check are refused/, /grant the role/);
     expect(found(examined, 'traces')).toEqual([]);
     expect(examined.measured.roundTrips.count).toBeGreaterThan(3);
     expect(await etcd.etcdctl('lease', 'list')).toMatch(/found 0 leases/);
@@ -563,6 +562,24 @@ describeWith(['zookeeper'], 'doctor, with ZooKeeper', () => {
     isLeading: async (name) => (await inLine(name)) === 1,
     isExpiring: async (name) => (await inLine(name)) === 2,
   }));
+});
+
+describeWith(['zookeeper'], 'doctor, with a ZooKeeper that knows users', () => {
+  test('an ACL that forbids it is named, with what is needed on which path: 77', async () => {
+    const zookeeper = await ZooKeeper.start({ auth: true });
+    for (const name of ['jobs', 'jobs/x']) {
+      const examined = await examine(['-b', zookeeper.url, '-n', name, '--user', `nobody:${SECRET}`]);
+      expect(examined.code, examined.text).toBe(77);
+      const [refused] = examined.findings.filter(({ level }) => level === 'problem');
+      expect(refused!.found).toMatch(/user nobody \(or its password is wrong\) may not do this/);
+      expect(refused).toMatchObject({
+        remedy: expect.stringContaining(`needed are read, create and delete on /${name}`),
+      });
+      expect(examined.text).not.toContain(SECRET);
+    }
+    expectHealthy(await examine(['-b', zookeeper.url, '-n', 'jobs/x', '--user', 'app:apppw']));
+    expect(await zookeeper.children('/jobs')).toEqual([]);
+  });
 });
 
 describeWith(['zookeeper'], 'doctor, with three servers of ZooKeeper', () => {
