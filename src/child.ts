@@ -96,7 +96,14 @@ export function hasTerminal(): boolean {
 
 /** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
 const WITHHELD = [
-  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'],
+  ...[
+    'NOTIFY_SOCKET',
+    'WATCHDOG_USEC',
+    'WATCHDOG_PID',
+    'ELECT_RUN_USER',
+    'ELECT_RUN_PASSWORD_FILE',
+    'ELECT_RUN_LISTEN',
+  ],
   'ELECT_RUN_SCHEDULED_AT',
 ];
 
