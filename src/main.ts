@@ -38,7 +38,10 @@ async function main(): Promise<number> {
     };
     const timetable = config.timetable && (await import('./timetable.ts')).readTimetable(config.timetable);
     const backend = await openBackend(config.backend, candidate);
-    if (options.dryRun) return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    if (options.dryRun) {
+      endOnSignal(signals);
+      return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    }
     report = await withMonitor(report, config);
     const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
     return await run(config, backend, candidate, agenda, report, signals);
@@ -56,10 +59,7 @@ async function main(): Promise<number> {
 
 /** What does not run a command. */
 async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
-  signals.handle((signal) => {
-    if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
-    if (isStop(signal)) signals.default(signal);
-  });
+  endOnSignal(signals);
   const read = readSubcommand(name, process.argv.slice(3), process.env);
   if (!read) return 0;
   const { options, args } = read;
@@ -78,6 +78,14 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
       return 0;
   }
+}
+
+/** Nothing of ours is in the store, and there is no child: a signal does what it does to any program. */
+function endOnSignal(signals: Signals): void {
+  signals.handle((signal) => {
+    if (isStop(signal)) signals.default(signal);
+    else if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+  });
 }
 
 /** A password in a URL or in --user is everybody's to read in ps(1) as long as it stands in our arguments. */

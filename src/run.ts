@@ -10,6 +10,7 @@ import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
+import { type Loss, lossOf, watchForLoss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
@@ -40,7 +41,8 @@ export async function run(
       const elected = await term.stand();
       const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
-      if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead)) return config.exitCodes.lost;
+      if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead || term.isLeaving))
+        return config.exitCodes.lost;
       await term.makeRoom();
     }
   } finally {
@@ -51,6 +53,8 @@ export async function run(
 interface Elected {
   leadership: Leadership;
   token: bigint;
+  /** Its reason: the Loss. */
+  lost: AbortSignal;
 }
 
 type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'lost'; isDead: boolean };
@@ -58,13 +62,10 @@ type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'l
 /** `lost-idle`: between two runs, so there was nothing to stop. */
 type Outcome = Performed | { type: 'lost-idle' };
 
-/** Why the child has to be stopped: the store says no, or we do not know and time is up. */
-type Loss = { certain: true; reason: string } | { certain: false; reason: string };
-
 const POLL_MS = 20;
 const RETRY_MS = 100;
-/** A job may handle them; nobody sends them to a schedule that shall go on. */
-const LEAVING = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
+/** A job may handle them; nobody sends them to one that shall be started again. */
+const LEAVING = ['SIGTERM', 'SIGINT', 'SIGQUIT'];
 
 class Term {
   readonly #config: Config;
@@ -89,7 +90,7 @@ class Term {
   /** A run of ours was, and none has ended by itself since. */
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
-  #isLeaving = false;
+  isLeaving = false;
   #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;
@@ -154,7 +155,15 @@ class Term {
             await this.#resign(leadership);
             throw error;
           });
-          if (token !== undefined) return { leadership, token };
+          if (token !== undefined) {
+            const lost = watchForLoss(
+              leadership.renewal,
+              this.#guard.failed,
+              this.#listenForRequests(leadership, token),
+              () => this.#lastDoubt,
+            );
+            return { leadership, token, lost };
+          }
           await this.#resign(leadership);
           this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
         }
@@ -162,6 +171,16 @@ class Term {
     } catch (error) {
       throw this.#campaignFailure(error);
     }
+  }
+
+  /** Resolves with who asks us to step down. */
+  async #listenForRequests({ place }: Leadership, token: bigint): Promise<string> {
+    const { id, timing, remoteResign } = this.#config;
+    if (!remoteResign) return new Promise(() => {});
+    this.#requests = new Requests(this.#backend, { place, id, token: String(token) }, timing.requestMs);
+    const by = await this.#requests.stepDown;
+    this.#wasAsked = true;
+    return by;
   }
 
   /** While there is no child a signal ends it all: aborts with a Failure. */
@@ -230,6 +249,7 @@ class Term {
     });
     unguarded.catch(() => {});
     const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
+    let told: string | undefined;
     for (;;) {
       try {
         const answer = this.#backend.confirm(place, within(this.#config.timing.requestMs, interrupted));
@@ -241,7 +261,10 @@ class Term {
         interrupted.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;
         if (error instanceof Gone || !renewal.check()) return undefined;
-        this.#unanswered((error as Error).message);
+        const { message } = error as Error;
+        this.#lastDoubt = message;
+        if (message !== told) this.#report({ type: 'unreachable', reason: message, retryInMs: RETRY_MS });
+        told = message;
         await Promise.race([pause(RETRY_MS, interrupted), lost]);
       }
     }
@@ -251,8 +274,7 @@ class Term {
   async lead(elected: Elected): Promise<Outcome> {
     const { leadership, token } = elected;
     this.#token = String(token);
-    const { election, id, timing, holdMs, exitCodes, remoteResign } = this.#config;
-    if (remoteResign) this.#requests = new Requests(this.#backend, this.#leader(leadership), timing.requestMs);
+    const { election, id, timing, holdMs, exitCodes } = this.#config;
     this.#report({
       type: 'elected',
       election,
@@ -265,7 +287,7 @@ class Term {
     let holdUntil = now();
     do {
       if (this.#marks.root) this.#forgetChild();
-      const next = await this.#nextRun(leadership);
+      const next = await this.#nextRun(elected);
       if (next === undefined) break;
       if ('reason' in next) {
         this.#report({ type: 'deposed', token: this.#token, reason: next.reason });
@@ -278,23 +300,27 @@ class Term {
         this.#wasCutOff = true;
         return outcome;
       }
+      this.#wasCutOff = false;
       status = outcome.status;
       if (!outcome.isDead) return outcome;
-    } while (this.#agenda.repeats && !this.#isLeaving);
-    if (!this.#isLeaving) await this.#hold(leadership, holdUntil - now());
-    await this.#giveBack(leadership, true);
+    } while (this.#agenda.repeats && !this.isLeaving);
+    const loss = this.isLeaving ? undefined : await this.#hold(elected, holdUntil - now());
+    if (loss) this.#report({ type: 'deposed', token: this.#token, reason: loss.reason });
+    await this.#giveBack(leadership, true, loss?.certain);
     return { type: 'ended', status, isDead: true };
   }
 
   /** Undefined: there is none any more. */
-  async #nextRun(leadership: Leadership): Promise<Due | Loss | undefined> {
+  async #nextRun({ leadership, lost }: Elected): Promise<Due | Loss | undefined> {
     const over = new AbortController();
     try {
       return await this.#interruptible(async (interrupted) => {
         const signal = AbortSignal.any([interrupted, over.signal]);
         const next = this.#agenda.next(this.#leader(leadership), signal);
-        const first = await Promise.race([next, this.#loss(leadership.renewal)]);
+        const first = await Promise.race([next, lossOf(lost, over.signal)]);
         interrupted.throwIfAborted();
+        // The store's answer may have been read after a stall.
+        if (!leadership.renewal.check()) return { certain: false, reason: this.#lastDoubt };
         return first;
       });
     } catch (error) {
@@ -307,16 +333,17 @@ class Term {
   }
 
   /** Until the time is over, the leadership, or somebody's patience. */
-  async #hold({ renewal }: Leadership, forMs: number): Promise<void> {
-    if (forMs <= 0) return;
+  async #hold({ lost }: Elected, forMs: number): Promise<Loss | undefined> {
+    if (forMs <= 0) return undefined;
     this.#forgetChild();
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
-    const waiting = this.#interruptible((interrupted) =>
-      Promise.race([pause(forMs, AbortSignal.any([interrupted, over.signal])), this.#loss(renewal)]),
-    );
-    await waiting;
+    const loss = await this.#interruptible(async (interrupted) => {
+      const isOver = pause(forMs, AbortSignal.any([interrupted, over.signal])).then(() => undefined);
+      return Promise.race([isOver, lossOf(lost, over.signal)]);
+    });
     over.abort();
+    return loss;
   }
 
   #leader({ place }: Leadership): Leader {
@@ -324,17 +351,21 @@ class Term {
   }
 
   /** One run: from the child's start to the death of its tree. After a loss the lease is given back. */
-  async #perform(due: Due, { leadership, token }: Elected): Promise<Performed> {
+  async #perform(due: Due, elected: Elected): Promise<Performed> {
+    const { leadership, lost } = elected;
     const { renewal } = leadership;
-    const child = await this.#start(due, token, leadership);
+    const child = await this.#start(due, elected);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
+    const over = new AbortController();
     try {
-      const first = await Promise.race([child.ended, this.#loss(renewal)]);
+      const first = await Promise.race([child.ended, lossOf(lost, over.signal)]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first, stopTimedOut: this.#stoppedBy !== undefined });
         const status = this.#stoppedBy ?? first.status;
         const isDead = await this.#endLeftovers(renewal);
-        if (isDead) await this.#record(due, status, leadership);
+        if (isDead && due.slot !== undefined && this.isLeaving && status !== 0)
+          this.#report({ type: 'cut-off', slot: due.slot });
+        else if (isDead) await this.#record(due, status, elected);
         else await this.#giveBack(leadership, false);
         return { type: 'ended', status, isDead };
       }
@@ -347,27 +378,38 @@ class Term {
       await this.#giveBack(leadership, isDead, loss.certain);
       return { type: 'lost', isDead };
     } finally {
+      over.abort();
       stopForwarding();
     }
   }
 
-  async #record(due: Due, status: number, leadership: Leadership): Promise<void> {
+  /** Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
+  async #record(due: Due, status: number, { leadership, lost }: Elected): Promise<void> {
     if (due.slot === undefined) return;
     const over = new AbortController();
+    const stopListening = this.#signals.handle((signal) => {
+      if (isStop(signal)) return this.#signals.default(signal);
+      if (!endsCampaign(signal)) return;
+      this.#report({ type: 'signalled', signal, forwarded: false });
+      this.isLeaving = true;
+      pause(this.#config.timing.requestMs, over.signal).then(() => over.abort(new Error(`${signal} received`)));
+    });
     try {
-      const lost = this.#loss(leadership.renewal).then(({ reason }) => {
+      const loss = lossOf(lost, over.signal).then(({ reason }) => {
         throw new Error(reason);
       });
-      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), lost]);
+      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), loss]);
     } catch (error) {
       this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
     } finally {
       over.abort(new Error('leadership is over'));
+      stopListening();
     }
   }
 
-  async #start(due: Due, token: bigint, leadership: Leadership): Promise<Child> {
+  async #start(due: Due, elected: Elected): Promise<Child> {
     const { command, args, election, id, timing, notifyChild } = this.#config;
+    const { leadership, token } = elected;
     const { place } = leadership;
     if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
@@ -400,23 +442,10 @@ class Term {
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
-      await this.#record(due, status, leadership);
+      await this.#record(due, status, elected);
       await this.#resign(leadership);
       throw new Failure(status, `cannot run ${command}: ${message}`);
     }
-  }
-
-  #loss(renewal: Renewal): Promise<Loss> {
-    const asked = this.#requests?.stepDown.then((by): Loss => {
-      this.#wasAsked = true;
-      return { certain: false, reason: `${by} asks for it (elect-run resign)` };
-    });
-    return Promise.race([
-      ...(asked ? [asked] : []),
-      renewal.gone.then(({ message }): Loss => ({ certain: true, reason: message })),
-      renewal.stopDue.then((): Loss => ({ certain: false, reason: this.#lastDoubt })),
-      this.#guard.failed.then((reason): Loss => ({ certain: true, reason: `no guard can be had: ${reason}` })),
-    ]);
   }
 
   /** Ends the whole tree: TERM first while the lease provably stands, KILL at once when the store said no, and at the latest when it comes due. */
@@ -488,8 +517,11 @@ class Term {
   async #resign({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
     renewal.end();
     const stop = new AbortController();
+    const late: string[] = [];
     const stopListening = this.#signals.handle((signal) => {
-      if (endsCampaign(signal)) stop.abort(new Error(signal));
+      if (!endsCampaign(signal)) return;
+      stop.abort(new Error(signal));
+      late.push(signal);
     });
     try {
       await this.#backend.release(place, within(2 * this.#config.timing.requestMs, stop.signal));
@@ -504,13 +536,19 @@ class Term {
       this.#token = '';
       this.#isSuspended = false;
       this.#guard.setDeadline(Number.POSITIVE_INFINITY);
+      for (const signal of late) this.#signals.again(signal);
     }
   }
 
   async #forward(signal: string, child: Child): Promise<void> {
+    // Before anything is waited for: the child may have ended by then.
+    if (LEAVING.includes(signal) || (signal === 'SIGHUP' && this.#agenda.repeats)) this.isLeaving = true;
+    if (!this.#marks.root) {
+      this.#report({ type: 'signalled', signal, forwarded: false });
+      return;
+    }
     const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
     this.#report({ type: 'signalled', signal, forwarded: !isCommon });
-    if (LEAVING.includes(signal)) this.#isLeaving = true;
     if (!isCommon) this.#signal(child, signalNumber(signal));
     else if (isStop(signal)) {
       // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.

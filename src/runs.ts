@@ -1,5 +1,6 @@
 import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
 import { pause, within } from './clock.ts';
+import type { Report } from './events.ts';
 
 /** One start of the job for a slot. Without an end it was cut off, or is still under way. */
 export interface Run {
@@ -40,10 +41,12 @@ const RETRY_MS = 200;
 export class Runs {
   readonly #backend: Backend;
   readonly #requestMs: number;
+  readonly #report: Report;
 
-  constructor(backend: Backend, requestMs: number) {
+  constructor(backend: Backend, requestMs: number, report: Report) {
     this.#backend = backend;
     this.#requestMs = requestMs;
+    this.#report = report;
   }
 
   /** One attempt. */
@@ -56,6 +59,7 @@ export class Runs {
    * nothing is written. Throws Gone when this place does not lead any more.
    */
   async change(place: Place, change: (book: RunBook) => RunBook | undefined, signal: AbortSignal): Promise<void> {
+    let told: string | undefined;
     for (;;) {
       try {
         const before = await this.#backend.readBook(within(this.#requestMs, signal));
@@ -67,7 +71,12 @@ export class Runs {
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
-        if (!(error instanceof Changed)) await pause(RETRY_MS, signal);
+        if (!(error instanceof Changed)) {
+          const { message } = error as Error;
+          if (message !== told) this.#report({ type: 'record-unavailable', reason: message });
+          told = message;
+          await pause(RETRY_MS, signal);
+        }
       }
       signal.throwIfAborted();
     }
@@ -78,10 +87,23 @@ export class Runs {
 export function parseRuns(text: string | undefined): RunBook {
   if (text === undefined) return { runs: [] };
   try {
-    const book = JSON.parse(text) as RunBook;
-    if (Array.isArray(book.runs)) return book;
+    const book = JSON.parse(text);
+    if (isBook(book)) return book;
   } catch {}
   throw new Unusable(
     '--name: the run record of this election in the store is damaged; it has to be JSON as elect-run writes it',
   );
+}
+
+type Fields<T> = { [field in keyof T]?: unknown };
+
+const isTime = (value: unknown): boolean => typeof value === 'string' && !Number.isNaN(Date.parse(value));
+
+function isBook({ since, runs }: Fields<RunBook>): boolean {
+  return (since === undefined || isTime(since)) && Array.isArray(runs) && runs.every(isRun);
+}
+
+function isRun({ slot, holder, token, startedAt, endedAt, status }: Fields<Run>): boolean {
+  const isEnd = endedAt === undefined ? status === undefined : isTime(endedAt) && typeof status === 'number';
+  return isTime(slot) && typeof holder === 'string' && typeof token === 'string' && isTime(startedAt) && isEnd;
 }

@@ -208,15 +208,16 @@ export class EtcdBackend implements Backend {
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {
-    const look = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
-        compare: [],
-        success: [{ request_range: this.#line }, { request_range: { key: bytes(this.#term) } }],
-        failure: [],
-      }),
-    );
-    const [line, told] = look.responses.map(({ response_range }) => response_range!.kvs as unknown as KeyValue[]);
-    const [first, ...waiting] = line!;
+    const [line, told] = await Promise.all([
+      this.#members.call(signal, ({ kv }) => kv.range(this.#line)),
+      this.#members
+        .call(signal, ({ kv }) => kv.range({ key: bytes(this.#term) }))
+        .catch((error) => {
+          if (error instanceof Refused) return { kvs: [] };
+          throw error;
+        }),
+    ]);
+    const [first, ...waiting] = line.kvs as unknown as KeyValue[];
     if (!first) return { leader: undefined, waiting: [] };
     const { lease } = first;
     const left =
@@ -227,7 +228,7 @@ export class EtcdBackend implements Backend {
           );
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
     const id = first.value.toString();
-    const term = termOf(told![0], id);
+    const term = termOf(told.kvs[0], id);
     return {
       leader: { id, token: term?.token, since: term?.since, leftMs },
       waiting: waiting.map(({ value }) => value.toString()),
@@ -381,7 +382,7 @@ const PARENT_KEYS = 16;
 const WORD_SECONDS = 60;
 
 /** Undefined unless it is that of this leader. */
-function termOf(told: KeyValue | undefined, id: string): Term | undefined {
+function termOf(told: Pick<KeyValue, 'value'> | undefined, id: string): Term | undefined {
   try {
     const term = JSON.parse(told?.value.toString() ?? '{}') as Term;
     return term.id === id ? term : undefined;

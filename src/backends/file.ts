@@ -175,7 +175,13 @@ export class FileBackend implements Backend {
   /** Under the lock nobody else writes. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
     this.#mustBeOurs(place);
-    writeWhole(this.#bookFile, text);
+    try {
+      writeWhole(this.#bookFile, text);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const problem = `cannot write ${this.#bookFile}: ${code}`;
+      throw PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -186,14 +192,14 @@ export class FileBackend implements Backend {
     }
   }
 
-  #open(file: string): number {
+  #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
       makeDirectory(this.#dir);
-      return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
+      return openSync(file, flags, 0o666);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       throw new Unusable(
-        `--backend file: cannot write ${file}: ${code}; name a directory that you can write (file:DIR)`,
+        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
       );
     }
   }
@@ -206,8 +212,10 @@ export class FileBackend implements Backend {
     }
   }
 
+  /** Also for whoever may only read. */
   #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
-    const fd = this.#open(this.#tokenFile);
+    if (!existsSync(this.#tokenFile)) return { leader: undefined, since: undefined, token: undefined };
+    const fd = this.#open(this.#tokenFile, constants.O_RDONLY);
     try {
       const { holder, token } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
@@ -243,6 +251,9 @@ function readIfThere(file: string): string | undefined {
   }
 }
 
+/** They may pass: it is worthwhile to try again. */
+const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
+
 /** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
 function writeWhole(file: string, text: string): void {
   const draft = `${file}.new`;
@@ -254,6 +265,10 @@ function writeWhole(file: string, text: string): void {
     closeSync(fd);
   }
   renameSync(draft, file);
+  // Or the name may lead to the old one after a power failure (fsync(2)).
+  const folder = openSync(dirname(file), 'r');
+  fsyncSync(folder);
+  closeSync(folder);
 }
 
 /** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */
