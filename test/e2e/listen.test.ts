@@ -145,6 +145,21 @@ describeWith(['etcd', 'etcdctl'], '--listen, with a leader and a standby', () =>
     await untilMetric(run, 'elect_run_last_renewal_age_seconds', (age) => age < 1.5);
   });
 
+  test('a standby is not ready while the store is away, and ready again when it is back, with the same leader', async () => {
+    const leader = stand('away', 'first', '--ttl', '60s');
+    const { id } = await leader.event('elected');
+    const standby = stand('away', 'second', '--ttl', '60s');
+    await standby.event('standby');
+    await etcd.members[0]!.kill();
+    const away = await standby.event('unreachable');
+    expect((await get(standby, '/readyz')).status).toBe(503);
+    expect((await get(standby, '/livez')).status).toBe(200);
+    await etcd.heal();
+    await standby.event('standby', { after: away });
+    expect(await get(standby, '/readyz')).toMatchObject({ status: 200, text: `standing by: ${id} leads\n` });
+    expect((await metricsOf(standby)).elect_run_transitions_total).toBe(0);
+  });
+
   test('everything is answered at once while the store does not answer', async () => {
     const leader = stand('frozen', 'first', '--ttl', '30s');
     await leader.event('started');
@@ -344,6 +359,14 @@ describe('--listen', () => {
     expect(metrics.elect_run_child_starts_total).toBe(1);
     const counts = Object.entries(metrics).filter(([name]) => name.startsWith('elect_run_child_exits_total'));
     expect(counts.filter(([, count]) => count > 0)).toEqual([[`elect_run_child_exits_total{cause="${cause}"}`, 1]]);
+  });
+
+  test('tells an end for the sake of --stop-timeout from others', async () => {
+    const job = ['sh', '-c', 'trap "" TERM; echo ready; while :; do sleep 0.05; done'];
+    const run = onFile(job, '--stop-timeout', '100ms');
+    await run.prints('ready');
+    run.kill('SIGTERM');
+    expect(await run.event('ended')).toMatchObject({ signal: 'SIGKILL', stopTimedOut: true });
   });
 
   test('counts what the command leaves behind', async () => {
