@@ -17,6 +17,8 @@ const USED = {
   Watch: ['Watch'],
   Lease: ['LeaseGrant', 'LeaseRevoke', 'LeaseKeepAlive', 'LeaseTimeToLive'],
   Auth: ['Authenticate'],
+  Cluster: ['MemberList'],
+  Maintenance: ['Status'],
 };
 
 /** As in etcd3's connection-pool.js. */

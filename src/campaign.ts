@@ -3,6 +3,7 @@ import { now, pause, within } from './clock.ts';
 import type { Report } from './events.ts';
 import { Renewal, type RenewalHooks } from './renewal.ts';
 import type { Timing } from './timing.ts';
+import { race, under } from './waiting.ts';
 
 /** The campaign ended without leadership. */
 export class NotElected extends Error {
@@ -36,6 +37,8 @@ export interface CampaignOptions {
   /** Somebody else leads, so there is time for what the child's start would have to wait for. Called once. */
   standsBy(): void;
   hooks: RenewalHooks;
+  /** Aborted: whoever asked for the end does not wait any more for the place to be given back. */
+  impatience: AbortSignal;
 }
 
 /** Watches can break without a word: look again after this, or a share of the ttl, whichever is longer, and up to a half more. */
@@ -112,7 +115,8 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
     }
   } catch (error) {
     seat.renewal.end();
-    await backend.release(seat.place, within(options.timing.requestMs)).catch(() => {}); // it runs out by itself
+    const patience = within(options.timing.requestMs, options.impatience);
+    await backend.release(seat.place, patience).catch(() => {}); // it runs out by itself
     throw error;
   } finally {
     over.abort();
@@ -139,7 +143,10 @@ async function look(backend: Backend, seat: Leadership, options: CampaignOptions
   }
 }
 
-/** Until another look is worthwhile. Resolves with the time when the store told that the leader is gone, if it did. Throws Gone when our own place is lost meanwhile. */
+/**
+ * Until another look is worthwhile, or our own place has run out. Resolves with the time when the store told that the leader is gone, if it did.
+ * Throws Gone when our place is lost meanwhile.
+ */
 async function vacancy(
   backend: Backend,
   { place, renewal }: Leadership,
@@ -147,14 +154,13 @@ async function vacancy(
   { ttlMs }: Timing,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  const over = new AbortController();
-  const untilOver = AbortSignal.any([signal, over.signal]);
+  const over = under(signal);
   try {
-    const lost = Promise.race([renewal.gone, renewal.killDue.then(() => new Gone('our place in line ran out'))]);
-    const first = await Promise.race([
-      backend.vacancy(place, waiting, untilOver).then(() => 'vacant' as const),
-      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), untilOver),
-      lost,
+    const first = await race([
+      backend.vacancy(place, waiting, over.signal).then(() => 'vacant' as const),
+      pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), over.signal),
+      renewal.gone,
+      renewal.killDue,
     ]);
     if (first instanceof Gone) throw first;
     signal.throwIfAborted();

@@ -1,4 +1,5 @@
 import { uptime } from 'node:os';
+import { under } from './waiting.ts';
 
 /**
  * Milliseconds since boot, time asleep included (CLOCK_BOOTTIME); never moves with the wall clock.
@@ -60,7 +61,7 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 
 /** Aborts after the time, with a reason that can be shown, or together with the given signal. */
 export function within(durationMs: number, signal?: AbortSignal): AbortSignal {
-  const late = new AbortController();
+  const late = signal ? under(signal) : new AbortController();
   setTimeout(() => late.abort(new Error(`no answer within ${Math.round(durationMs)}ms`)), durationMs).unref();
-  return signal ? AbortSignal.any([signal, late.signal]) : late.signal;
+  return late.signal;
 }

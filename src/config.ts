@@ -18,15 +18,18 @@ export const ON_LOST = ['exit', 'rejoin'] as const;
 export const READY_ON = ['standby', 'leader'] as const;
 export type ReadyOn = (typeof READY_ON)[number];
 
-/** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
-export interface Options extends ConnectionOptions {
-  backend: string;
-  name?: string;
-  id?: string;
+export interface TimingOptions {
   ttl?: string;
   renewEvery?: string;
   profile?: string;
   grace?: string;
+}
+
+/** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
+export interface Options extends ConnectionOptions, TimingOptions {
+  backend: string;
+  name?: string;
+  id?: string;
   /** `false` is --no-wait. */
   wait?: string | boolean;
   onLost: string;
@@ -140,7 +143,7 @@ function readTimetable(options: Options): Timetable | undefined {
   };
 }
 
-function duration(option: string, text: string): number {
+export function duration(option: string, text: string): number {
   try {
     return parseDuration(text);
   } catch (error) {
@@ -162,7 +165,8 @@ function exitCode(option: string, text: string | undefined, fallback: number): n
   return Number(text);
 }
 
-function readTiming(options: Options): Timing {
+/** Throws a usage Failure, also when the three do not fit together. */
+export function readTiming(options: TimingOptions): Timing {
   const profile =
     options.profile === undefined
       ? undefined

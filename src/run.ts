@@ -3,14 +3,22 @@ import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, leaderlessMs, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
+import {
+  type Child,
+  childEnvironment,
+  fencedEnvironment,
+  hasTerminal,
+  markOf,
+  rehearseStart,
+  startChild,
+} from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
-import { type Loss, lossOf, watchForLoss } from './loss.ts';
+import { type Loss, watchForLoss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
@@ -19,6 +27,7 @@ import { Requests } from './requests.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { race, under } from './waiting.ts';
 import { Witness } from './witness.ts';
 
 /**
@@ -54,7 +63,7 @@ interface Elected {
   leadership: Leadership;
   token: bigint;
   /** Its reason: the Loss. */
-  lost: AbortSignal;
+  lost: Promise<Loss>;
 }
 
 type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'lost'; isDead: boolean };
@@ -116,7 +125,7 @@ class Term {
     this.#marks = {
       root: undefined,
       ownGroup: !atTerminal,
-      id: config.id,
+      mark: markOf(config.id, agenda.actsFor !== undefined),
       reaper: process.pid,
       known: [],
       helperSessions: this.#guard.sessions,
@@ -189,6 +198,7 @@ class Term {
     const stopListening = this.#signals.handle((signal) => {
       if (endsCampaign(signal)) {
         this.#report({ type: 'signalled', signal, forwarded: false });
+        if (interrupted.signal.aborted) this.#impatience.abort(new Error(signal));
         interrupted.abort(new Failure(signalStatus(signalNumber(signal)), ''));
       } else if (isStop(signal)) {
         this.#signals.default(signal);
@@ -216,6 +226,7 @@ class Term {
           this.#tellFacts();
         },
         standsBy: rehearseStart,
+        impatience: this.#impatience.signal,
         hooks: {
           confirmed: (expiresAt, tookMs) => this.#confirmed(expiresAt, tookMs),
           unanswered: (reason) => this.#unanswered(reason),
@@ -315,9 +326,9 @@ class Term {
     const over = new AbortController();
     try {
       return await this.#interruptible(async (interrupted) => {
-        const signal = AbortSignal.any([interrupted, over.signal]);
+        const signal = under(interrupted, over.signal).signal;
         const next = this.#agenda.next(this.#leader(leadership), signal);
-        const first = await Promise.race([next, lossOf(lost, over.signal)]);
+        const first = await race([next, lost]);
         interrupted.throwIfAborted();
         // The store's answer may have been read after a stall.
         if (!leadership.renewal.check()) return { certain: false, reason: this.#lastDoubt };
@@ -339,8 +350,8 @@ class Term {
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
     const loss = await this.#interruptible(async (interrupted) => {
-      const isOver = pause(forMs, AbortSignal.any([interrupted, over.signal])).then(() => undefined);
-      return Promise.race([isOver, lossOf(lost, over.signal)]);
+      const isOver = pause(forMs, under(interrupted, over.signal).signal).then(() => undefined);
+      return race([isOver, lost]);
     });
     over.abort();
     return loss;
@@ -356,9 +367,8 @@ class Term {
     const { renewal } = leadership;
     const child = await this.#start(due, elected);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
-    const over = new AbortController();
     try {
-      const first = await Promise.race([child.ended, lossOf(lost, over.signal)]);
+      const first = await race([child.ended, lost]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first, stopTimedOut: this.#stoppedBy !== undefined });
         const status = this.#stoppedBy ?? first.status;
@@ -378,7 +388,6 @@ class Term {
       await this.#giveBack(leadership, isDead, loss.certain);
       return { type: 'lost', isDead };
     } finally {
-      over.abort();
       stopForwarding();
     }
   }
@@ -395,10 +404,9 @@ class Term {
       pause(this.#config.timing.requestMs, over.signal).then(() => over.abort(new Error(`${signal} received`)));
     });
     try {
-      const loss = lossOf(lost, over.signal).then(({ reason }) => {
-        throw new Error(reason);
-      });
-      await Promise.race([this.#agenda.ended(this.#leader(leadership), due, status, over.signal), loss]);
+      const ended = this.#agenda.ended(this.#leader(leadership), due, status, over.signal);
+      const loss = await race([ended, lost]);
+      if (loss) throw new Error(loss.reason);
     } catch (error) {
       this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
     } finally {
@@ -411,6 +419,7 @@ class Term {
     const { command, args, election, id, timing, notifyChild } = this.#config;
     const { leadership, token } = elected;
     const { place } = leadership;
+    const { actsFor } = this.#agenda;
     if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
       const child = await startChild({
@@ -418,15 +427,18 @@ class Term {
         args,
         ownGroup: this.#marks.ownGroup,
         inheritFd: place.inheritFd,
-        env: childEnvironment(process.env, {
-          token,
-          election,
-          id,
-          backendUrl: this.#backend.url,
-          ttlMs: place.ttlMs ?? timing.ttlMs,
-          slot: due.slot,
-          notifySocket: this.#notifySocket,
-        }),
+        env:
+          actsFor === undefined
+            ? childEnvironment(process.env, {
+                token,
+                election,
+                id,
+                backendUrl: this.#backend.url,
+                ttlMs: place.ttlMs ?? timing.ttlMs,
+                slot: due.slot,
+                notifySocket: this.#notifySocket,
+              })
+            : fencedEnvironment(process.env, actsFor, id),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
@@ -437,7 +449,7 @@ class Term {
         this.#tellFacts();
         this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
       });
-      this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
+      this.#report({ type: 'started', pid: child.pid, command, token: actsFor ?? this.#token, slot: due.slot });
       return child;
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;

@@ -1,5 +1,6 @@
-import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
-import { pause, within } from './clock.ts';
+import { type Backend, type Place, Unusable } from './backend.ts';
+import { changeBook } from './book.ts';
+import { within } from './clock.ts';
 import type { Report } from './events.ts';
 
 /** One start of the job for a slot. Without an end it was cut off, or is still under way. */
@@ -34,8 +35,6 @@ export function isSettled(run: Run, rerun: Rerun): boolean {
 
 /** So many are kept, re-runs included. */
 const MOST_RUNS = 50;
-/** After a request that was not answered. */
-const RETRY_MS = 200;
 
 /** The run records of an election, in its store. Each call tries again until it is answered or aborted. */
 export class Runs {
@@ -59,27 +58,11 @@ export class Runs {
    * nothing is written. Throws Gone when this place does not lead any more.
    */
   async change(place: Place, change: (book: RunBook) => RunBook | undefined, signal: AbortSignal): Promise<void> {
-    let told: string | undefined;
-    for (;;) {
-      try {
-        const before = await this.#backend.readBook(within(this.#requestMs, signal));
-        const book = change(parseRuns(before?.text));
-        if (!book) return;
-        const text = JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
-        await this.#backend.writeBook(place, text, before, within(this.#requestMs, signal));
-        return;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
-        if (!(error instanceof Changed)) {
-          const { message } = error as Error;
-          if (message !== told) this.#report({ type: 'record-unavailable', reason: message });
-          told = message;
-          await pause(RETRY_MS, signal);
-        }
-      }
-      signal.throwIfAborted();
-    }
+    const edit = (text: string | undefined) => {
+      const book = change(parseRuns(text));
+      return book && JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
+    };
+    await changeBook(this.#backend, this.#requestMs, place, edit, this.#report, signal);
   }
 }
 

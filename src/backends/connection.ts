@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { usage } from '../outcome.ts';
 import { printable } from '../text.ts';
@@ -86,11 +87,30 @@ export function splitEndpoint(endpoint: string): { host: string; port: number } 
 export function readTls({ cacert, cert, key }: ConnectionOptions): Tls {
   if ((cert === undefined) !== (key === undefined))
     throw usage('--cert and --key belong together; give both or neither');
-  return {
+  const tls = {
     ...(cacert ? { ca: readPem('--cacert', cacert) } : {}),
     ...(cert ? { cert: readPem('--cert', cert) } : {}),
     ...(key ? { key: readPem('--key', key) } : {}),
   };
+  if (tls.ca) usable('--cacert', cacert!, () => new X509Certificate(tls.ca!));
+  if (!tls.cert || !tls.key) return tls;
+  if (/^-----BEGIN ENCRYPTED|^Proc-Type: .*ENCRYPTED/m.test(tls.key))
+    throw usage(`--key ${printable(key!)} is encrypted; give one without a passphrase`);
+  const certificate = usable('--cert', cert!, () => new X509Certificate(tls.cert!));
+  const privateKey = usable('--key', key!, () => createPrivateKey(tls.key!));
+  if (!certificate.checkPrivateKey(privateKey))
+    throw usage(`--key ${printable(key!)} is not the key of --cert ${printable(cert!)}`);
+  return tls;
+}
+
+/** Of a broken certificate a server would hear nothing, and we only that it wants one. */
+function usable<T>(option: string, file: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    const [, reason] = /routines:[^:]*:(.+)/.exec((error as Error).message) ?? [];
+    throw usage(`${option} ${printable(file)} cannot be used: ${printable(reason ?? (error as Error).message)}`);
+  }
 }
 
 /** From --user, else from the URL, else from `fallback` (`user` or `user:password`); the password from --password-file, else from there. */

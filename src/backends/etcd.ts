@@ -13,6 +13,7 @@ import {
 } from '../backend.ts';
 import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
+import { race } from '../waiting.ts';
 import { EtcdMembers } from './etcd/members.ts';
 import { BOOKS, type EtcdSpec, LEADERS, WORDS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
@@ -126,7 +127,7 @@ export class EtcdBackend implements Backend {
 
   async vacancy(place: EtcdPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
     if (place.watch?.ahead !== place.ahead) this.#watchAhead(place);
-    await Promise.race([place.watch!.deletion, untilAborted(signal)]);
+    await race([place.watch!.deletion, untilAborted(signal)]);
   }
 
   #watchAhead(place: EtcdPlace): void {

@@ -1,10 +1,8 @@
-import { spawn } from 'node:child_process';
 import {
   closeSync,
   constants,
   existsSync,
   fdatasyncSync,
-  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -14,33 +12,24 @@ import {
   rmSync,
   type Stats,
   statSync,
-  watch,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { isNodesOwn } from '../adoption.ts';
 import {
   type Backend,
   type Book,
-  Gone,
+  type Gone,
   type Leading,
   type Observation,
-  type Place,
   Unusable,
   type Waiting,
 } from '../backend.ts';
-import { pause } from '../clock.ts';
-import { lookUpCommand } from '../lookup.ts';
-import { tryLock } from '../native.ts';
 import { isAlive, readProc } from '../proc.ts';
 import { printable } from '../text.ts';
+import { type FilePlace, LockFile } from './file/lock.ts';
 import type { FileSpec } from './file/spec.ts';
 import type { Candidate } from './index.ts';
-
-interface FilePlace extends Place {
-  inheritFd: number | undefined;
-}
 
 /**
  * One host, no server: flock(2) on `DIR/NAME.lock`, the same lock that util-linux `flock DIR/NAME.lock` takes. The kernel frees it when the
@@ -57,6 +46,7 @@ export class FileBackend implements Backend {
   readonly #bookFile: string;
   readonly #wordFile: string;
   readonly #dir: string;
+  readonly #lock: LockFile;
   readonly #candidate: Candidate;
 
   constructor(spec: FileSpec, candidate: Candidate) {
@@ -67,51 +57,25 @@ export class FileBackend implements Backend {
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
     this.#wordFile = join(spec.dir, `${candidate.election}.word`);
+    this.#lock = new LockFile(this.#lockFile, () => this.#open(this.#lockFile));
   }
 
   newPlace(): FilePlace {
-    return { ttlMs: undefined, handle: undefined, inheritFd: undefined };
+    return this.#lock.newPlace();
   }
 
   async acquire(place: FilePlace, _signal: AbortSignal): Promise<Leading | Waiting> {
-    for (;;) {
-      place.inheritFd ??= this.#open(this.#lockFile);
-      const fd = place.inheritFd;
-      if (!tryLock(fd)) {
-        const { leader, since } = this.#holder();
-        return { leads: false, position: undefined, leader, since };
-      }
-      if (isSameFile(fd, this.#lockFile)) return { leads: true };
-      // The lock's file was deleted while we waited for it: ours is a lock on nothing.
-      closeSync(fd);
-      place.inheritFd = undefined;
-    }
+    if (this.#lock.tryLock(place)) return { leads: true };
+    const { leader, since } = this.#holder();
+    return { leads: false, position: undefined, leader, since };
   }
 
-  /** Waits as flock(1) does, on our own open file: its lock is ours the moment that it ends. Without flock(1), looks ten times a second. */
   async vacancy(place: FilePlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    let flock: string;
-    try {
-      flock = lookUpCommand('flock');
-    } catch {
-      return pause(100, signal);
-    }
-    const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
-    isNodesOwn(helper);
-    await new Promise<void>((resolve) => {
-      const stop = () => helper.kill('SIGKILL');
-      signal.addEventListener('abort', stop);
-      helper.once('error', () => resolve());
-      helper.once('exit', () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      if (signal.aborted) stop();
-    });
+    await this.#lock.vacancy(place, signal);
   }
 
   async confirm(place: FilePlace, _signal: AbortSignal): Promise<bigint> {
-    this.#mustBeOurs(place);
+    this.#lock.mustBeOurs(place);
     const fd = this.#open(this.#tokenFile);
     try {
       const token = this.#read(fd).token + 1n;
@@ -126,29 +90,16 @@ export class FileBackend implements Backend {
   }
 
   async renew(place: FilePlace, _signal: AbortSignal): Promise<number> {
-    this.#mustBeOurs(place);
+    this.#lock.mustBeOurs(place);
     return Number.POSITIVE_INFINITY;
   }
 
   gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
-    return new Promise((resolve) => {
-      try {
-        const watcher = watch(this.#dir, { signal, persistent: false }, () => {
-          try {
-            this.#mustBeOurs(place);
-          } catch (error) {
-            resolve(error as Gone);
-          }
-        });
-        watcher.on('error', () => {}); // renew() looks as well
-      } catch {}
-    });
+    return this.#lock.gone(place, signal);
   }
 
   async release(place: FilePlace, _signal: AbortSignal): Promise<void> {
-    if (place.inheritFd === undefined) return; // killed: the kernel has freed the lock
-    closeSync(place.inheritFd);
-    place.inheritFd = undefined;
+    this.#lock.release(place);
   }
 
   async observe(_signal: AbortSignal): Promise<Observation> {
@@ -174,7 +125,7 @@ export class FileBackend implements Backend {
 
   /** Under the lock nobody else writes. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
-    this.#mustBeOurs(place);
+    this.#lock.mustBeOurs(place);
     try {
       writeWhole(this.#bookFile, text);
     } catch (error) {
@@ -185,12 +136,6 @@ export class FileBackend implements Backend {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
-
-  #mustBeOurs(place: FilePlace): void {
-    if (place.inheritFd === undefined || !isSameFile(place.inheritFd, this.#lockFile)) {
-      throw new Gone(`${this.#lockFile} was deleted or replaced`);
-    }
-  }
 
   #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
@@ -280,12 +225,6 @@ function isLocked({ dev, ino }: Stats): boolean {
   return readFileSync('/proc/locks', 'utf8')
     .split('\n')
     .some((line) => /: FLOCK /.test(line) && !line.includes('->') && line.split(/\s+/).includes(name));
-}
-
-function isSameFile(fd: number, file: string): boolean {
-  const ours = fstatSync(fd);
-  const theirs = statSync(file, { throwIfNoEntry: false });
-  return theirs !== undefined && ours.ino === theirs.ino && ours.dev === theirs.dev;
 }
 
 interface TokenRecord {

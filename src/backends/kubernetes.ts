@@ -11,6 +11,7 @@ import {
 } from '../backend.ts';
 import { now, pause, within } from '../clock.ts';
 import { printable } from '../text.ts';
+import { race, under } from '../waiting.ts';
 import type { Candidate } from './index.ts';
 import { Conflict, LeaseApi } from './kubernetes/api.ts';
 import { Cluster } from './kubernetes/cluster.ts';
@@ -107,8 +108,7 @@ export class KubernetesBackend implements Backend {
   }
 
   async vacancy(place: KubernetesPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    const over = new AbortController();
-    const untilOver = AbortSignal.any([signal, over.signal]);
+    const over = under(signal);
     try {
       const freed = this.#follow(
         place,
@@ -116,9 +116,9 @@ export class KubernetesBackend implements Backend {
           observe(place, lease);
           return leftMs(place) <= 0;
         },
-        untilOver,
+        over.signal,
       );
-      await Promise.race([freed, ranOut(place, untilOver)]);
+      await race([freed, ranOut(place, over.signal)]);
     } finally {
       over.abort();
     }

@@ -9,13 +9,14 @@ import {
   type Waiting,
 } from '../backend.ts';
 import { pause, untilAborted } from '../clock.ts';
+import { race } from '../waiting.ts';
 import type { Candidate } from './index.ts';
 import acquireScript from './redis/acquire.lua';
 import { RedisConnection } from './redis/connection.ts';
 import observeScript from './redis/observe.lua';
 import releaseScript from './redis/release.lua';
 import renewScript from './redis/renew.lua';
-import type { RedisSpec } from './redis/spec.ts';
+import { type RedisSpec, rightsFor } from './redis/spec.ts';
 import writeBookScript from './redis/write-book.lua';
 
 interface RedisPlace extends Place {
@@ -27,7 +28,7 @@ interface RedisPlace extends Place {
   /** An acquisition went unanswered: it may be applied yet. */
   isInDoubt: boolean;
   /** Our place among those who wait for the baton, kept from one look to the next. */
-  baton: { connection: RedisConnection; handed: Promise<void> } | undefined;
+  baton: { connection: RedisConnection; handed: Promise<true> } | undefined;
 }
 
 /** The lock's value is our id, unique to the process: whoever knows it can give the lock back. */
@@ -40,8 +41,6 @@ const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 200;
 /** How long a baton waits for somebody who has looked and is about to wait. */
 const BATON_MS = 5000;
-/** What is called, by us or in a script of ours. */
-const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
 const WORD_MS = 60_000;
 /** The answers of write-book.lua that are not 1. */
 const GONE = 0;
@@ -67,7 +66,6 @@ export class RedisBackend implements Backend {
   readonly #baton: string;
   readonly #book: string;
   readonly #word: string;
-  readonly #rights: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
     this.#spec = spec;
@@ -77,9 +75,7 @@ export class RedisBackend implements Backend {
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
     this.#word = `{${candidate.election}}:word`;
-    const keys = [this.#lock, this.#token, this.#baton, this.#book, this.#word].map((key) => `~${key}`);
-    this.#rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}`;
-    this.#connection = new RedisConnection(spec, candidate.requestMs, this.#rights);
+    this.#connection = new RedisConnection(spec, candidate.requestMs, rightsFor(candidate.election, spec));
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
   }
@@ -126,13 +122,14 @@ export class RedisBackend implements Backend {
     const { baton } = place;
     const lapse =
       place.lapsesInMs === undefined
-        ? new Promise<never>(() => {})
+        ? untilAborted(signal)
         : pause(place.lapsesInMs + SHORTEST_PAUSE_MS + Math.random() * (LONGEST_PAUSE_MS - SHORTEST_PAUSE_MS), signal);
-    const handed = baton.handed.finally(() => {
-      if (place.baton === baton) this.#leaveLine(place);
-    });
-    handed.catch(() => {});
-    await Promise.race([handed, lapse, untilAborted(signal)]);
+    try {
+      if (await race([baton.handed, lapse, untilAborted(signal)])) this.#leaveLine(place);
+    } catch (error) {
+      this.#leaveLine(place);
+      throw error;
+    }
   }
 
   async confirm(place: RedisPlace, signal: AbortSignal): Promise<bigint> {
@@ -232,9 +229,9 @@ export class RedisBackend implements Backend {
 
   #joinLine(): NonNullable<RedisPlace['baton']> {
     // A connection of its own: nothing else can be asked on one that blocks.
-    const connection = new RedisConnection(this.#spec, this.#candidate.requestMs, this.#rights);
+    const connection = this.#connection.another();
     const forEver = new AbortController().signal;
-    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then(() => {});
+    const handed = connection.call(forEver, (client) => client.blpop(this.#baton, 0), true).then((): true => true);
     handed.catch(() => {});
     return { connection, handed };
   }

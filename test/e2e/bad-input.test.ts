@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { once as nextEvent } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -213,6 +214,11 @@ const CASES: Case[] = [
     says: /the chroot "\/a\?" has a character that no path may have/,
   },
   {
+    name: 'a name with a character beyond 16 bits, which ZooKeeper refuses',
+    args: () => ['-b', 'zk', '-n', 'job-\u{1f600}'],
+    says: /--name "job-\u{1f600}" has a character that no path may have/u,
+  },
+  {
     name: "a name that is ZooKeeper's own",
     args: () => ['-b', 'zk', '-n', 'zookeeper/quota'],
     says: /--name "zookeeper\/quota" is ZooKeeper’s own/,
@@ -271,6 +277,16 @@ const CASES: Case[] = [
     says: /--cacert .*plain is not a PEM file/,
   },
   {
+    name: 'a certificate that is broken',
+    args: (dir) => ['-b', 'redis', '--cacert', `${dir}/broken.pem`],
+    says: /--cacert .*broken\.pem cannot be used: /,
+  },
+  {
+    name: 'a key in the place of the certificate',
+    args: (dir) => ['-b', 'etcd', '--cert', `${dir}/own.key`, '--key', `${dir}/own.key`],
+    says: /--cert .*own\.key cannot be used: no start line/,
+  },
+  {
     name: 'a certificate without its key',
     args: (dir) => ['-b', 'etcd', '--cert', `${dir}/plain`],
     says: /--cert and --key belong together/,
@@ -301,6 +317,11 @@ test.each(CASES)(
   async ({ args, env, says, code, command = ['sh', '-c', 'exit 1'] }) => {
     const dir = scratch();
     writeFileSync(join(dir, 'plain'), '');
+    writeFileSync(join(dir, 'broken.pem'), '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n');
+    writeFileSync(
+      join(dir, 'own.key'),
+      generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    );
     mkdirSync(join(dir, 'occupied/job.lock'), { recursive: true });
     mkdirSync(join(dir, 'foreign'));
     writeFileSync(join(dir, 'foreign/job.token'), 'hello');
@@ -487,11 +508,41 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     const nameless = await refused(`rediss://${endpoint}`, '--cacert', secure.certificates!.ca);
     expectOneLine(nameless, /TLS with .* failed: .*certificate required/);
     expect(nameless.code).toBe(77);
+    const { ca, client, server } = secure.certificates!;
+    const strange = await refused(`rediss://${endpoint}`, '--cacert', ca, '--cert', client.cert, '--key', server.key);
+    expectOneLine(strange, /--key .*server\.key is not the key of --cert .*client\.pem/);
+    expect(strange.code).toBe(64);
     const plain = await refused(`redis://${endpoint}`, '--no-wait');
     expectOneLine(plain, /connection reset; does it speak TLS only \(rediss:\/\/\)\?/);
     expect(plain.code).toBe(69);
     expect((await refused(`rediss://${open.endpoints[0]}`, '--no-wait')).code).toBe(69);
   });
+
+  test('a password where there is none is refused, with no other word: 77', async () => {
+    const ended = await refused(`redis://:${SECRET}@${open.endpoints[0]}`);
+    expectOneLine(ended, /the server has no password for the default user, but one is given/);
+    expect(ended.code).toBe(77);
+  });
+
+  test('a database that is not there, or not for this user, is not exchanged for another: 64, 77', async () => {
+    const missing = await refused(`redis://${open.endpoints[0]}/99`);
+    expectOneLine(missing, /--backend redis: the server has no database 99/);
+    expect(missing.code).toBe(64);
+    const forbidden = await run(['-q', '-b', `${guarded.url}/1`, '-n', '/jobs/x', '--', 'true']);
+    expectOneLine(forbidden, /user app may not do this .*'select'.* \+select$/m);
+    expect(forbidden.code).toBe(77);
+  });
+
+  test.each(['inf', 'nan', '1e300', '-5', '9007199254740991', '99999999999999999'])(
+    'a last token after which none can be larger (%s): 64, and nobody leads',
+    async (last) => {
+      await open.cli('set', '{tokens}:token', last);
+      const ended = await run(['-q', '-b', open.url, '-n', 'tokens', '--', 'true']);
+      expectOneLine(ended, /redis: the key \{tokens\}:token is the last token, but not a number below 2\^53/);
+      expect(ended.code).toBe(64);
+      expect((await open.cli('exists', 'tokens')).trim()).toBe('0');
+    },
+  );
 
   test('a key that is no lock is not touched: 64', async () => {
     await open.cli('lpush', 'x', 'of somebody');

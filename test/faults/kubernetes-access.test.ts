@@ -1,6 +1,9 @@
+import { once } from 'node:events';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { type Ended, elect } from '../helpers/elect.ts';
 import { type Identity, Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
@@ -92,6 +95,21 @@ describeWith(
       expect(ended.stderr).toMatch(message);
       expect(ended.code).toBe(code);
       expect(ended.stderr).not.toMatch(/secret-but-wrong|\n\s+at /);
+    });
+
+    test.each([
+      'null',
+      '{}',
+      '[]',
+      '{"kind":"Lease","metadata":{"name":"x","resourceVersion":"1"},"spec":{"holderIdentity":5}}',
+    ])('something on the way that answers %s: 69', async (body) => {
+      const other = createServer((_, response) => response.end(body)).listen(0, '127.0.0.1');
+      onTestFinished(() => void other.close());
+      await once(other, 'listening');
+      const server = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
+      const ended = await run(kubernetes.kubeconfig('app', { cluster: { server, 'insecure-skip-tls-verify': true } }));
+      expect(ended.stderr).toMatch(/could not be reached in time: kubernetes at http:.*: this is no Lease/);
+      expect(ended.code).toBe(69);
     });
 
     test('a name that no Lease can have is refused, with one that would be right', async () => {

@@ -71,6 +71,20 @@ describeWith(['redis', 'flock'], 'redis: who comes next', () => {
     oracle.verify(2);
   });
 
+  test('a second signal does not wait for a server that does not answer a standby who leaves', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags: LONG };
+    const [, standby] = await standInLine(oracle, entry, { ...entry });
+    await redis.members[0]!.freeze();
+    onTestFinished(() => redis.members[0]!.thaw());
+    standby!.kill('SIGINT');
+    const first = await standby!.event('signalled');
+    standby!.kill('SIGINT');
+    const second = await standby!.event('signalled', { after: first });
+    expect((await standby!.ended).code).toBe(128 + 2);
+    expect(performance.now() - second.readAt).toBeLessThan(2000); // a request may take 5 s
+  });
+
   test('tokens grow although everything was deleted, the counter as well', async () => {
     const oracle = new Oracle();
     const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags: SHORT };
@@ -183,6 +197,28 @@ describeWith(['redis', 'flock'], 'redis behind Sentinels', () => {
       await runsUntouched(leader!, oracle);
     },
   );
+
+  test('a Sentinel that stands still is passed over: one attempt elects, and a failover ends no child', async () => {
+    const oracle = new Oracle();
+    await redis.sentinels[0]!.freeze();
+    expect((await elect(['-b', redis.url, '-n', newElection(), ...SHORT, '--no-wait', '--', 'true']).ended).code).toBe(
+      0,
+    );
+    const flags = ['--ttl', '30s', '--renew-every', '2s'];
+    const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags };
+    const [leader] = await standInLine(oracle, entry, { ...entry });
+    const master = await redis.masterSeenBy(1);
+    await redis.members[master]!.freeze();
+    await until(async () => (await redis.masterSeenBy(1)) !== master, 'a failover', 30_000);
+    await runsUntouched(leader!, oracle);
+  });
+
+  test('a master that no Sentinel knows is told', async () => {
+    const url = `${redis.url}-of-others`;
+    const ended = await elect(['-b', url, '-n', newElection(), '--no-wait', '--', 'true']).ended;
+    expect(ended.stderr).toContain('no Sentinel knows this master');
+    expect(ended.code).toBe(69);
+  });
 
   test('what asynchronous replication can do: a failover to a replica without the key elects a second one; the first is stopped at its next renewal, and the tokens grow', async () => {
     const name = newElection();

@@ -140,9 +140,13 @@ export class Redis {
   }
 
   /** Which member is the master now, as the Sentinels say. */
-  async master(): Promise<number> {
+  master(): Promise<number> {
+    return this.masterSeenBy(0);
+  }
+
+  async masterSeenBy(sentinel: number): Promise<number> {
     const [, port] = (
-      await this.#cli(this.#sentinelEndpoints[0]!, ['sentinel', 'get-master-addr-by-name', MASTER])
+      await this.#cli(this.#sentinelEndpoints[sentinel]!, ['sentinel', 'get-master-addr-by-name', MASTER])
     ).split('\n');
     return this.endpoints.findIndex((endpoint) => endpoint.endsWith(`:${port}`));
   }

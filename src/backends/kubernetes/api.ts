@@ -142,16 +142,17 @@ export class LeaseApi {
   }
 
   #leaseOf(method: string, answer: Answer): Lease | undefined {
-    const { kind, reason } = answer.body as Status;
+    const { kind, reason } = (answer.body ?? {}) as Status;
     // A proxy on the way may say 404, too: only the API server's own word counts.
     const isAbsent = answer.code === 404 && kind === 'Status' && reason === 'NotFound';
     if (!isAbsent && answer.code !== 200 && answer.code !== 201) throw this.#explain(method, answer);
+    if (!isAbsent && !isLease(answer.body)) throw new Error(`kubernetes at ${this.#cluster.server}: this is no Lease`);
     this.#granted.add(method);
     return isAbsent ? undefined : (answer.body as Lease);
   }
 
   #explain(method: string, { code, body }: Answer): Error {
-    const { message = '', reason } = body as Status;
+    const { message = '', reason } = (body ?? {}) as Status;
     const said = printable(message || `HTTP ${code}`).slice(0, 500);
     if (code === 401 || code === 403) {
       const text = `kubernetes: ${code === 401 ? this.#unknown() : this.#missingRight(said)}`;
@@ -206,6 +207,13 @@ async function parsed(response: IncomingMessage): Promise<unknown> {
     if (response.statusCode === 200) throw new Error('kubernetes: the answer is not JSON');
     return { message: text.split('\n')[0] };
   }
+}
+
+/** So far as we use it. What is between us and the API server may answer anything. */
+function isLease(body: unknown): boolean {
+  const { kind, metadata, spec } = (body ?? {}) as Partial<Lease> & Status;
+  const holder = spec?.holderIdentity ?? '';
+  return kind === 'Lease' && /^\d+$/.test(metadata?.resourceVersion ?? '') && typeof holder === 'string';
 }
 
 /** Settles as the promise does, or rejects with the signal's reason; `what` is ended then. */

@@ -13,21 +13,29 @@ export class RedisConnection {
   readonly #spec: RedisSpec;
   readonly #requestMs: number;
   readonly #rights: string;
+  /** In the order in which they are asked. Another connection to the same servers shares it. */
+  readonly #endpoints: string[];
   #link: Link | undefined;
   #isClosed = false;
 
   /** `rights`: what a user has to be granted, for the message when it is missing. */
-  constructor(spec: RedisSpec, requestMs: number, rights: string) {
+  constructor(spec: RedisSpec, requestMs: number, rights: string, endpoints = [...spec.endpoints]) {
     this.#spec = spec;
     this.#requestMs = requestMs;
     this.#rights = rights;
+    this.#endpoints = endpoints;
+  }
+
+  /** Not open yet. */
+  another(): RedisConnection {
+    return new RedisConnection(this.#spec, this.#requestMs, this.#rights, this.#endpoints);
   }
 
   /** Answers within `requestMs`, counted apart for connecting and asking, unless the request `blocks`; or as soon as the signal is aborted. */
   async call<T>(signal: AbortSignal, request: (client: Redis) => Promise<T>, blocks = false): Promise<T> {
     signal.throwIfAborted();
     if (this.#isClosed) throw new Error('the connection was closed');
-    this.#link ??= new Link(this.#spec, this.#requestMs);
+    this.#link ??= new Link(this.#spec, this.#endpoints, this.#requestMs);
     const link = this.#link;
     let stop!: () => void;
     let late: NodeJS.Timeout | undefined;
@@ -51,7 +59,8 @@ export class RedisConnection {
       link.hasAnswered = true;
       return answer;
     } catch (error) {
-      if (!isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
+      if (!link.isReady) this.#passOver(link);
+      if (!link.isReady || !isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
       if (signal.aborted) throw signal.reason;
       throw this.#explain(link.problem ?? (error as Error), link.hasAnswered);
     } finally {
@@ -70,6 +79,11 @@ export class RedisConnection {
     this.reset();
   }
 
+  /** A Sentinel that does not answer is asked last the next time. */
+  #passOver({ first }: Link): void {
+    if (this.#endpoints[0] === first) this.#endpoints.push(this.#endpoints.shift()!);
+  }
+
   #drop(link: Link): void {
     link.cut();
     if (this.#link === link) this.#link = undefined;
@@ -80,15 +94,21 @@ export class RedisConnection {
     const { message } = error;
     const spec = this.#spec;
     const user = spec.auth?.username ? `user ${spec.auth.username}` : 'we';
-    if (/^WRONGPASS|invalid password|without any password configured/i.test(message))
+    if (/without any password configured|no password is set/i.test(message))
+      return new Refused('redis: the server has no password for the default user, but one is given; leave it out');
+    if (/wrong number of arguments for 'auth'/i.test(message))
+      return new Refused('redis: this server (older than 6) knows no users; give the password alone');
+    if (/^WRONGPASS|invalid password/i.test(message))
       return new Refused(`redis: wrong user or password (--user, --password-file, or in the URL)`);
     if (/^NOAUTH/.test(message)) return new Refused('redis: authentication is on: give --user and --password-file');
     if (/^NOPERM|^ERR.*NOPERM/.test(message))
       return new Refused(
         `redis: ${user} may not do this (${message.replace(/^NOPERM\s*/, '')}); grant ${this.#rights}`,
       );
-    if (/^NOTANUMBER/.test(message))
-      return new Unusable(`redis: the key ${message.slice(11)} is not a number; it is the last token`);
+    if (/^NOTOKEN /.test(message))
+      return new Unusable(`redis: the key ${message.slice(8)} is the last token, but not a number below 2^53 - 1`);
+    if (/^ERR (DB index is out of range|invalid DB index)/i.test(message))
+      return new Unusable(`--backend redis: the server has no database ${spec.database}`);
     if (/^WRONGTYPE/.test(message))
       return new Unusable('--name: this key is there already, and is not a lock; choose another name');
     if (/^(MOVED|CROSSSLOT|ASK) /.test(message))
@@ -108,18 +128,34 @@ export class RedisConnection {
 
 class Link {
   readonly client: Redis;
+  /** Once the server knows us, and which database is meant. */
   readonly ready: Promise<void>;
+  isReady = false;
+  /** The first that is asked. */
+  readonly first: string;
   /** What ioredis tells beside "Connection is closed". */
   problem: Error | undefined;
   hasAnswered = false;
 
-  constructor(spec: RedisSpec, requestMs: number) {
-    this.client = new Redis(optionsFor(spec, requestMs));
+  constructor(spec: RedisSpec, endpoints: string[], requestMs: number) {
+    this.first = endpoints[0]!;
+    this.client = new Redis(optionsFor(spec, endpoints, requestMs));
     this.client.on('error', (error: Error) => {
       this.problem ??= error;
     });
-    this.ready = this.client.connect();
+    this.ready = this.#open(spec);
     this.ready.catch(() => {});
+  }
+
+  /** ioredis would go on, with a line on stderr or without, when the server refuses one of these. */
+  async #open({ auth, database }: RedisSpec): Promise<void> {
+    await this.client.connect();
+    const { username, password } = auth ?? {};
+    await Promise.all([
+      password === undefined ? undefined : this.client.call('auth', ...(username ? [username] : []), password),
+      database === 0 ? undefined : this.client.call('select', database),
+    ]);
+    this.isReady = true;
   }
 
   cut(): void {
@@ -131,15 +167,18 @@ class Link {
   }
 }
 
-function optionsFor({ endpoints, master, database, tls, auth }: RedisSpec, requestMs: number) {
+function optionsFor({ master, tls }: RedisSpec, endpoints: string[], requestMs: number) {
   const [first] = endpoints;
   return {
     ...(master === undefined
       ? splitEndpoint(first!)
-      : { name: master, sentinels: endpoints.map(splitEndpoint), sentinelCommandTimeout: requestMs }),
+      : {
+          name: master,
+          sentinels: endpoints.map(splitEndpoint),
+          sentinelCommandTimeout: requestMs * SENTINEL_SHARE,
+          updateSentinels: false,
+        }),
     ...(tls ? { tls, ...(master === undefined ? {} : { sentinelTLS: tls, enableTLSForSentinelMode: true }) } : {}),
-    ...auth,
-    db: database,
     protocol: 2, // what every server and proxy speaks
     lazyConnect: true,
     connectTimeout: requestMs,
@@ -157,6 +196,8 @@ function optionsFor({ endpoints, master, database, tls, auth }: RedisSpec, reque
 }
 
 const KEEP_ALIVE_MS = 5000;
+/** Of the time to connect, what the first Sentinel may take to answer: it leaves enough for the second, and the master. */
+const SENTINEL_SHARE = 0.4;
 
 /** The server's own word, after which the connection is as good as before. */
 const isAnswer = (error: Error): boolean => error.name === 'ReplyError';
@@ -175,6 +216,10 @@ const tlsReason = ({ message }: Error): string => (/SSL routines:[^:]*:([^:]+)/.
 function plainMessage({ code, message }: NodeJS.ErrnoException): string {
   const reason = NETWORK_TROUBLES[code ?? ''];
   if (reason) return reason;
-  if (/All sentinels are unreachable/.test(message)) return 'no Sentinel could be asked for the master';
+  if (/Unknown RESP type/.test(message)) return 'what answers there does not speak as Redis does';
+  if (/All sentinels are unreachable/.test(message)) {
+    const [, last] = /Last error: (.*)/s.exec(message) ?? [];
+    return last ? `no Sentinel could be asked for the master (${last})` : 'no Sentinel knows this master';
+  }
   return message.replace(/\s+/g, ' ');
 }

@@ -1,4 +1,6 @@
+import { untilAborted } from '../../clock.ts';
 import { closeOnExec } from '../../native.ts';
+import { race, under } from '../../waiting.ts';
 import type { Auth } from '../connection.ts';
 import { Answer, answerOfClose, type Client, CODES, type Done, isAnswer, loadLibrary } from './library.ts';
 import { openRelay, type Relay } from './relay.ts';
@@ -76,19 +78,17 @@ export class Connection {
     signal: AbortSignal,
     send: (client: Client, done: Done<Values>) => number,
   ): Promise<Values> {
-    return new Promise((resolve, reject) => {
-      const either = AbortSignal.any([signal, this.lost]);
-      if (either.aborted) return reject(either.reason);
-      const onAbort = () => reject(either.reason);
-      either.addEventListener('abort', onAbort, { once: true });
+    const either = under(signal, this.lost);
+    return new Promise<Values>((resolve, reject) => {
+      if (either.signal.aborted) return reject(either.signal.reason);
+      either.signal.addEventListener('abort', () => reject(either.signal.reason));
       const code = send(this.#client, (answer, meaning, ...values) => {
-        either.removeEventListener('abort', onAbort);
         if (answer === 0) resolve(values);
         else if (isOwn(answer)) reject(this.lost.reason ?? new Error(`zookeeper: ${meaning}`));
         else reject(new Answer(answer, meaning));
       });
       if (code !== 0) reject(this.lost.reason ?? new Error(`zookeeper: the client refuses the request (${code})`));
-    });
+    }).finally(() => either.abort());
   }
 
   /** Resolves when the znode changes, or is not there. Rejects when the connection is lost, and with the signal's reason. */
@@ -99,12 +99,13 @@ export class Connection {
       watch.catch(() => {}); // told to those who wait
       this.#watches.set(path, watch);
     }
-    const either = AbortSignal.any([signal, this.lost]);
-    await new Promise<void>((resolve, reject) => {
-      if (either.aborted) return reject(either.reason);
-      either.addEventListener('abort', () => reject(either.reason), { once: true });
-      watch.then(resolve, reject);
-    });
+    const either = under(signal, this.lost);
+    try {
+      await race([watch, untilAborted(either.signal)]);
+      either.signal.throwIfAborted();
+    } finally {
+      either.abort();
+    }
   }
 
   async #watch(path: string): Promise<void> {
@@ -123,8 +124,8 @@ export class Connection {
 
   async #greet(to: ConnectionTo, signal: AbortSignal): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      const either = AbortSignal.any([signal, this.lost]);
-      either.addEventListener('abort', () => reject(either.reason), { once: true });
+      const { signal: either } = under(signal, this.lost);
+      either.addEventListener('abort', () => reject(either.reason));
       this.#relay.closed.then(() => this.cut());
       this.#client.on('connect', resolve);
       this.#client.on('connecting', () => this.cut());

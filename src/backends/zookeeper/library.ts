@@ -58,6 +58,7 @@ export const CODES = {
   badVersion: -103,
   noChildrenForEphemerals: -108,
   nodeExists: -110,
+  notEmpty: -111,
   sessionExpired: -112,
   authFailed: -115,
   closing: -116,

@@ -81,5 +81,5 @@ function whatIsWrong(path: string): string | undefined {
   return undefined;
 }
 
-/** Beside control characters: halves of characters, and those for private use. */
-const FORBIDDEN = /[\ud800-\uf8ff\ufff0-\uffff]/u;
+/** Beside control characters: those beyond 16 bits, or halves of them, as Java counts; and those for private use. */
+const FORBIDDEN = /[\ud800-\uf8ff\ufff0-\uffff]/;
