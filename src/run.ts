@@ -100,6 +100,8 @@ class Term {
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
   isLeaving = false;
+  /** Aborted by the second signal while there is no child. */
+  readonly #impatience = new AbortController();
   #notifySocket: string | undefined;
   /** The child was killed for the sake of --stop-timeout; what it would have ended with otherwise. */
   #stoppedBy: number | undefined;

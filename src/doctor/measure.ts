@@ -140,6 +140,7 @@ export async function expire(
           left = leave();
           left.catch(() => over.abort(new NotElected(undefined, 'the lease could not be left alone')));
         },
+        impatience: new AbortController().signal,
         hooks: { confirmed: () => {}, unanswered: () => {} },
       },
       over.signal,

@@ -8,6 +8,7 @@ import { type Ended, elect } from '../helpers/elect.ts';
 import { type Identity, Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
+import { alive } from '../helpers/procs.ts';
 import { leaveNothingBehind, newElection, renewals, SHORT, stand } from './candidates.ts';
 
 describeWith(
@@ -158,6 +159,21 @@ describeWith(
     test('a file with a token leads', async () => {
       writeFileSync(join(kubernetes.folder, 'token'), 'app');
       await leads(kubernetes.kubeconfig({ tokenFile: 'token' }));
+    });
+
+    test('an exec plugin that prints something else than a credential: 69, and none of it is shown', async () => {
+      const ended = await run(kubernetes.kubeconfig(plugin('echo secret-and-no-json')));
+      expect(ended.stderr).toContain('no credentials: what the exec plugin printed is not JSON');
+      expect(ended.stderr).not.toContain('secret');
+      expect(ended.code).toBe(69);
+    });
+
+    test('an exec plugin that hangs is ended with elect-run', async () => {
+      const hanging = plugin('echo $$ >"$0.pid"; exec sleep 300');
+      const ended = await run(kubernetes.kubeconfig(hanging));
+      expect(ended.code).toBe(69);
+      const { command } = (hanging as { exec: { command: string } }).exec;
+      expect(alive(Number(readFileSync(`${command}.pid`, 'utf8')))).toBe(false);
     });
 
     test('an exec plugin is asked again when its token runs out, and not before', async () => {

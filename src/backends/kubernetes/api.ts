@@ -134,6 +134,9 @@ export class LeaseApi {
       return await this.#cluster.credentials();
     } catch (error) {
       const { code, message, path } = error as NodeJS.ErrnoException;
+      // Its message shows how the text begins, which may be a token.
+      if (error instanceof SyntaxError)
+        throw new Error('kubernetes: no credentials: what the exec plugin printed is not JSON');
       const text = `kubernetes: no credentials: ${printable((message.trim().split('\n')[0] || code) ?? 'the exec plugin failed')}`;
       if (path !== undefined || code === 'ENOENT' || /HTTP protocol is not allowed/.test(message))
         throw new Unusable(text);

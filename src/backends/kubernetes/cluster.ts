@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Agent, RequestOptions } from 'node:https';
@@ -25,6 +25,7 @@ export interface Credentials {
  */
 export class Cluster {
   readonly #spec: KubernetesSpec;
+  readonly #plugins = new Set<ChildProcess>();
   #config: KubeConfig;
   #pending: Promise<Credentials> | undefined;
   #agent: { key: string; agent: Agent } | undefined;
@@ -32,7 +33,7 @@ export class Cluster {
   /** Throws a usage Failure when the kubeconfig cannot be used. */
   constructor(spec: KubernetesSpec) {
     this.#spec = spec;
-    this.#config = load(spec);
+    this.#config = load(spec, this.#plugins);
   }
 
   /** As `https://host:port`, with a path where the kubeconfig has one. */
@@ -65,10 +66,12 @@ export class Cluster {
   /** Forgets what was cached: the API server did not know us by it. */
   refresh(): void {
     const { context } = this;
-    this.#config = load(this.#spec, context);
+    this.#config = load(this.#spec, this.#plugins, context);
   }
 
+  /** A plugin that hangs is not left behind. */
   close(): void {
+    for (const plugin of this.#plugins) plugin.kill();
     this.#agent?.agent.destroy();
   }
 
@@ -98,12 +101,12 @@ function retire(agent: Agent): void {
   for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
-function load({ kubeconfig }: KubernetesSpec, context?: string): KubeConfig {
+function load({ kubeconfig }: KubernetesSpec, plugins: Set<ChildProcess>, context?: string): KubeConfig {
   const config = new KubeConfig();
   if (kubeconfig.length === 0) config.loadFromCluster();
   else config.loadFromOptions(merged(kubeconfig));
   for (const authenticator of (config as unknown as { authenticators: unknown[] }).authenticators) {
-    if (authenticator instanceof ExecAuth) letNodeWait(authenticator);
+    if (authenticator instanceof ExecAuth) letNodeWait(authenticator, plugins);
   }
   if (context !== undefined) config.setCurrentContext(context);
   const where = `--backend kubernetes: ${printable(kubeconfig.join(', ')) || 'the service account'}`;
@@ -151,10 +154,12 @@ const firstOfEach = <T extends { name: string }>(list: T[]): T[] =>
   list.filter((one, index) => list.findIndex(({ name }) => name === one.name) === index);
 
 /** As pid 1 or subreaper we reap the dead, and must leave those to Node that Node has started. */
-function letNodeWait(authenticator: ExecAuth): void {
+function letNodeWait(authenticator: ExecAuth, plugins: Set<ChildProcess>): void {
   const startPlugin: typeof spawn = ((...args: Parameters<typeof spawn>) => {
     const plugin = spawn(...args);
     isNodesOwn(plugin);
+    plugins.add(plugin);
+    plugin.once('close', () => plugins.delete(plugin));
     return plugin;
   }) as typeof spawn;
   (authenticator as unknown as { execFn: typeof spawn }).execFn = startPlugin;
