@@ -3,12 +3,12 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { load } from 'js-yaml';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { elect, endAll } from '../helpers/elect.ts';
+import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { filesOf } from '../helpers/guide.ts';
 import { get } from '../helpers/http.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { scratch } from '../helpers/scratch.ts';
+import { scratch, script } from '../helpers/scratch.ts';
 
 interface Rules {
   groups: { rules: { alert: string; expr: string }[] }[];
@@ -59,7 +59,8 @@ describe('docs/guides/monitoring.md', () => {
   test('uses in alerts and dashboard only what there is', () => {
     const used = metricsIn([...rules, ...targets].map(({ expr }) => expr).join('\n'));
     expect(used.length).toBeGreaterThan(8);
-    for (const name of used) expect(exposed).toContain(name.replace(/_bucket$/, ''));
+    const known = [...exposed, ...metricsIn(files['stale-tokens.sh']!)];
+    for (const name of used) expect(known).toContain(name.replace(/_bucket$/, ''));
   });
 
   test('has a dashboard whose panels do not overlap, and whose targets can be told apart', () => {
@@ -75,6 +76,30 @@ describe('docs/guides/monitoring.md', () => {
       expect(overlapping.map((panel) => panel.title)).toEqual([title]);
       expect(gridPos.x + gridPos.w).toBeLessThanOrEqual(24);
     }
+  });
+
+  describeWith(['promtool', 'jq'], 'stale-tokens.sh', () => {
+    test('tells how many stale tokens each target has refused, as Prometheus reads it', async () => {
+      const dir = scratch();
+      script(dir, 'elect-run', `#!/bin/sh\nexec '${NODE}' '${BIN}' "$@"\n`);
+      const program = script(dir, 'stale-tokens.sh', files['stale-tokens.sh']!);
+      const [refusing, other] = [join(dir, 'refusing'), join(dir, 'an"other')];
+      for (const [target, token] of [
+        [refusing, 5],
+        [refusing, 4],
+        [refusing, 3],
+        [other, 1],
+      ] as const)
+        await elect(['fence', target, '--', 'true'], { env: { FENCING_TOKEN: String(token) } }).ended;
+      const env = { ...process.env, PATH: `${dir}:${process.env.PATH}` };
+      const told = execFileSync(program, [refusing, other], { env, encoding: 'utf8' });
+      expect(told.split('\n').filter((line) => !line.startsWith('#'))).toEqual([
+        `elect_run_stale_tokens_rejected_total{target="${refusing}"} 2`,
+        `elect_run_stale_tokens_rejected_total{target="${other.replace('"', '\\"')}"} 0`,
+        '',
+      ]);
+      expect(execFileSync('promtool', ['check', 'metrics'], { input: told, encoding: 'utf8' })).toBe('');
+    });
   });
 
   describeWith(['promtool'], 'with promtool', () => {
@@ -194,6 +219,14 @@ describe('docs/guides/monitoring.md', () => {
       });
       expect(fires('ElectRunRenewalsSlow', 25, renewals(0.3))).toBe(true);
       expect(fires('ElectRunRenewalsSlow', 25, renewals(0))).toBe(false);
+    });
+
+    test('a stale token, also the first one', () => {
+      const refused = (series: string) => ({
+        'elect_run_stale_tokens_rejected_total{target="/srv/data.fence"}': series,
+      });
+      expect(fires('ElectRunStaleTokens', 12, refused(stays([0, 10], [1, 5])))).toBe(true);
+      expect(fires('ElectRunStaleTokens', 12, refused(stays([7, 15])))).toBe(false);
     });
 
     test('doubt, and a candidate that is gone', () => {

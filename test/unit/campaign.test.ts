@@ -26,6 +26,7 @@ async function saidOf(...answers: (Waiting | Leading | Error)[]) {
       timing,
       waitMs: 10_000,
       once: false,
+      impatience: new AbortController().signal,
       report: (event) => said.push(event),
       placed: () => {},
       standsBy: () => {},
