@@ -22,7 +22,7 @@ const result = await build({
   target: 'node20',
   format: 'esm',
   external: ['koffi', 'zookeeper'],
-  loader: { '.lua': 'text' },
+  loader: { '.lua': 'text', '.html': 'text' },
   plugins: [etcdProtos, kubernetesConfig],
   minifySyntax: true,
   minifyWhitespace: true,

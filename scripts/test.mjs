@@ -27,6 +27,8 @@ const NEEDED = {
   jq: 'jq',
   less: 'less',
   openssl: 'openssl',
+  prometheus: 'promtool',
+  chromium: 'chromium',
   iproute2: 'ip',
   nftables: 'nft',
   libfaketime: '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',

@@ -22,6 +22,8 @@ export interface Leadership {
   renewal: Renewal;
   /** Before the request was sent by which the store came to hold something of ours. */
   heldSince: number | undefined;
+  /** The store told then that the leader was gone, and has not named another one since. */
+  vacantSince: number | undefined;
 }
 
 export interface CampaignOptions {
@@ -63,9 +65,12 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
   let ledBy: Waiting | undefined;
   let lastProblem = 'no answer';
   let told = { problem: '', at: 0 };
+  /** Something else was told since we last said that we stand by. */
+  let isToldAnew = false;
   let seat = takeSeat(backend, options);
   const enterAgain = (reason: string) => {
     options.report({ type: 'place-lost', reason });
+    isToldAnew = true;
     seat.renewal.end();
     const { place } = seat;
     backend.release(place, within(options.timing.requestMs)).catch(() => {}); // what may be left of it
@@ -78,11 +83,16 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
         const standing = await look(backend, seat, options, untilEnd);
         pauseMs = FIRST_PAUSE_MS;
         if (standing.leads) return seat;
-        if (isNews(standing, ledBy)) options.report({ type: 'standby', ...pick(standing) });
+        const isOther = standing.leader !== ledBy?.leader;
+        if (isToldAnew || isNews(standing, ledBy)) {
+          const vacantSince = isOther ? seat.vacantSince : undefined;
+          options.report({ type: 'standby', ...pick(standing), leaderlessMs: leaderlessMs(vacantSince) });
+        }
+        isToldAnew = false;
         if (options.once) throw new NotElected(standing, 'somebody else leads');
         if (!ledBy) options.standsBy();
         ledBy = standing;
-        await vacancy(backend, seat, standing, options.timing, untilEnd);
+        seat.vacantSince = await vacancy(backend, seat, standing, options.timing, untilEnd);
       } catch (error) {
         if (error instanceof NotElected || error instanceof Refused || error instanceof Unusable) throw error;
         signal.throwIfAborted();
@@ -95,6 +105,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
           if (lastProblem !== told.problem || now() >= told.at + TELL_AGAIN_MS) {
             options.report({ type: 'unreachable', reason: lastProblem, retryInMs: Math.round(retryInMs) });
             told = { problem: lastProblem, at: now() };
+            isToldAnew = true;
           }
           await pause(retryInMs, untilEnd);
           pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
@@ -114,7 +125,7 @@ export async function campaign(backend: Backend, options: CampaignOptions, signa
 
 function takeSeat(backend: Backend, { timing, hooks }: CampaignOptions): Leadership {
   const place = backend.newPlace();
-  return { place, renewal: new Renewal(backend, place, timing, hooks), heldSince: undefined };
+  return { place, renewal: new Renewal(backend, place, timing, hooks), heldSince: undefined, vacantSince: undefined };
 }
 
 async function look(backend: Backend, seat: Leadership, options: CampaignOptions, signal: AbortSignal) {
@@ -132,28 +143,36 @@ async function look(backend: Backend, seat: Leadership, options: CampaignOptions
   }
 }
 
-/** Until another look is worthwhile, or our own place has run out. Throws Gone when it is lost meanwhile. */
+/**
+ * Until another look is worthwhile, or our own place has run out. Resolves with the time when the store told that the leader is gone, if it did.
+ * Throws Gone when our place is lost meanwhile.
+ */
 async function vacancy(
   backend: Backend,
   { place, renewal }: Leadership,
   waiting: Waiting,
   { ttlMs }: Timing,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<number | undefined> {
   const over = under(signal);
   try {
-    const gone = await race([
-      backend.vacancy(place, waiting, over.signal),
+    const first = await race([
+      backend.vacancy(place, waiting, over.signal).then(() => 'vacant' as const),
       pause(Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * ttlMs) * (1 + Math.random() / 2), over.signal),
       renewal.gone,
       renewal.killDue,
     ]);
-    if (gone) throw gone;
+    if (first instanceof Gone) throw first;
     signal.throwIfAborted();
+    const isNext = waiting.position === undefined || waiting.position === 2;
+    return first === 'vacant' && isNext ? now() : undefined;
   } finally {
     over.abort();
   }
 }
+
+export const leaderlessMs = (vacantSince: number | undefined): number | undefined =>
+  vacantSince === undefined ? undefined : Math.round(now() - vacantSince);
 
 const isNews = (standing: Waiting, before: Waiting | undefined): boolean =>
   before === undefined || standing.leader !== before.leader || standing.position !== before.position;

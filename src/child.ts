@@ -97,7 +97,14 @@ export function hasTerminal(): boolean {
 const SECRETS = ['ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
 
 /** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
-const WITHHELD = [...SECRETS, 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_SCHEDULED_AT'];
+const WITHHELD = [
+  ...SECRETS,
+  'NOTIFY_SOCKET',
+  'WATCHDOG_USEC',
+  'WATCHDOG_PID',
+  'ELECT_RUN_LISTEN',
+  'ELECT_RUN_SCHEDULED_AT',
+];
 
 export interface ChildFacts {
   token: bigint;

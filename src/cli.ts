@@ -139,6 +139,7 @@ function program(version: string): Command {
     .addOption(
       new Option('--notify-child', 'the command may use sd_notify, through elect-run (env: ELECT_RUN_NOTIFY_CHILD)'),
     )
+    .addOption(option('--listen <address>', 'metrics, health, leader as JSON and a page: [host:]port'))
     .addOption(option('--exit-code-standby <n>', 'instead of 75'))
     .addOption(option('--exit-code-lost <n>', 'instead of 79'))
     .addOption(logFormatOption())

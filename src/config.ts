@@ -4,6 +4,7 @@ import { basename } from 'node:path';
 import type { ConnectionOptions } from './backends/connection.ts';
 import { type BackendSpec, checkElection, readBackend } from './backends/spec.ts';
 import { parseDuration } from './durations.ts';
+import { type ListenAddress, readListen } from './listen.ts';
 import { EXIT, usage } from './outcome.ts';
 import { RERUNS, type Rerun } from './runs.ts';
 import { CONTROL, printable } from './text.ts';
@@ -15,7 +16,7 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 export const ON_LOST = ['exit', 'rejoin'] as const;
 
 export const READY_ON = ['standby', 'leader'] as const;
-type ReadyOn = (typeof READY_ON)[number];
+export type ReadyOn = (typeof READY_ON)[number];
 
 export interface TimingOptions {
   ttl?: string;
@@ -42,6 +43,7 @@ export interface Options extends ConnectionOptions, TimingOptions {
   hold?: string;
   readyOn: string;
   notifyChild?: boolean;
+  listen?: string;
   dryRun?: boolean;
   /** `false` is --no-remote-resign. */
   remoteResign?: boolean;
@@ -86,6 +88,8 @@ export interface Config {
   readyOn: ReadyOn;
   /** The child may speak to the service manager through us. False where there is none. */
   notifyChild: boolean;
+  /** Where metrics, health and the page are; undefined: nowhere. */
+  listen: ListenAddress | undefined;
   exitCodes: { standby: number; lost: number };
 }
 
@@ -109,6 +113,7 @@ export function readConfig(options: Options, command: string, args: string[], en
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
     readyOn: oneOf('--ready-on', options.readyOn, READY_ON),
     notifyChild: (options.notifyChild ?? false) && env.NOTIFY_SOCKET !== undefined,
+    listen: options.listen === undefined ? undefined : readListen(options.listen),
     exitCodes: {
       standby: exitCode('--exit-code-standby', options.exitCodeStandby, EXIT.standby),
       lost: exitCode('--exit-code-lost', options.exitCodeLost, EXIT.lost),

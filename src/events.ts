@@ -5,10 +5,17 @@ import type { Run } from './runs.ts';
  * turns an event into a line, a spinner or a number. Each transition of the state machine is exactly one event.
  */
 export type Event =
+  | { type: 'listening'; url: string }
   | { type: 'campaigning'; election: string; backend: string; id: string }
   | { type: 'unreachable'; reason: string; retryInMs: number }
-  | { type: 'standby'; leader: string | undefined; since: string | undefined; position: number | undefined }
-  | { type: 'elected'; election: string; token: string; id: string; ttlMs: number }
+  | {
+      type: 'standby';
+      leader: string | undefined;
+      since: string | undefined;
+      position: number | undefined;
+      leaderlessMs: number | undefined;
+    }
+  | { type: 'elected'; election: string; token: string; id: string; ttlMs: number; leaderlessMs: number | undefined }
   | { type: 'scheduled'; slot: string }
   | { type: 'slot-settled'; slot: string; run: Run }
   | { type: 'started'; pid: number; command: string; token: string; slot: string | undefined }
@@ -21,7 +28,7 @@ export type Event =
   | { type: 'deposed'; token: string; reason: string }
   | { type: 'signalled'; signal: string; forwarded: boolean }
   | { type: 'notified'; lines: string[] }
-  | { type: 'ended'; pid: number; status: number; signal: string | undefined }
+  | { type: 'ended'; pid: number; status: number; signal: string | undefined; stopTimedOut: boolean }
   | { type: 'record-unavailable'; reason: string }
   /** We were asked to end, and the run of this slot with us: it is for the next leader to run again. */
   | { type: 'cut-off'; slot: string }
@@ -55,6 +62,7 @@ export function levelOf(event: Event): Level {
     case 'unrecorded':
     case 'warning':
       return 'warn';
+    case 'listening':
     case 'campaigning':
     case 'standby':
     case 'elected':

@@ -51,6 +51,7 @@ async function main(): Promise<number> {
       endOnSignal(signals);
       return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
     }
+    report = await withMonitor(report, config);
     const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
     return await run(config, backend, candidate, agenda, report, signals);
   } catch (error) {
@@ -127,6 +128,18 @@ async function withSystemd(lines: Report, config: Config, env: NodeJS.ProcessEnv
   return (event) => {
     systemd(event);
     lines(event);
+  };
+}
+
+/** With --listen: HTTP, and what it takes. Throws a usage Failure when the address cannot be had. */
+async function withMonitor(others: Report, config: Config): Promise<Report> {
+  if (!config.listen) return others;
+  const { monitorReporter } = await import('./report/monitor.ts');
+  const { url, take } = await monitorReporter(config.listen, config);
+  others({ type: 'listening', url });
+  return (event) => {
+    take(event);
+    others(event);
   };
 }
 

@@ -2,7 +2,7 @@ import { Adoption } from './adoption.ts';
 import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
-import { campaign, type Leadership, NotElected } from './campaign.ts';
+import { campaign, type Leadership, leaderlessMs, NotElected } from './campaign.ts';
 import {
   type Child,
   childEnvironment,
@@ -307,6 +307,7 @@ class Term {
       token: this.#token,
       id,
       ttlMs: leadership.place.ttlMs ?? timing.ttlMs,
+      leaderlessMs: leaderlessMs(leadership.vacantSince),
     });
     let status = this.#wasCutOff ? exitCodes.lost : 0;
     let holdUntil = now();
@@ -384,7 +385,7 @@ class Term {
     try {
       const first = await race([child.ended, lost]);
       if ('status' in first && renewal.check()) {
-        this.#report({ type: 'ended', pid: child.pid, ...first });
+        this.#report({ type: 'ended', pid: child.pid, ...first, stopTimedOut: this.#stoppedBy !== undefined });
         const status = this.#stoppedBy ?? first.status;
         const isDead = await this.#endLeftovers(renewal);
         if (isDead && due.slot !== undefined && this.isLeaving && status !== 0)

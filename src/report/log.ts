@@ -15,6 +15,8 @@ export interface Verbosity {
 /** One line of text per event, without level or time: what a person reads. */
 export function describe(event: Event): string {
   switch (event.type) {
+    case 'listening':
+      return `metrics, health and the page are at ${event.url}`;
     case 'campaigning':
       return `campaigning for ${event.election} on ${event.backend} as ${event.id}`;
     case 'unreachable':

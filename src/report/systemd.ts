@@ -150,6 +150,7 @@ class Systemd {
         return this.#leading + this.#then;
       case 'notified':
         return event.lines.some((line) => line.startsWith(STATUS)) ? this.#leading + this.#then : undefined;
+      case 'listening':
       case 'renewed':
       case 'place-renewed':
       case 'place-lost':

@@ -102,6 +102,11 @@ const CASES: Case[] = [
   { name: 'an --id with an escape', args: file('--id', '\u001b[2J'), says: /--id "\?\[2J" has a control character/ },
   { name: 'an empty --id', args: file('--id', ''), says: /--id is empty; leave it out/ },
   { name: 'an --id that is too long', args: file('--id', 'x'.repeat(129)), says: /--id is longer than 128 characters/ },
+  ...['', 'x', '99999', '-1', '1.2.3.4', '::1:80', 'http://localhost:80', '9100\n', ':', 'a b:1'].map((address) => ({
+    name: `--listen "${address}"`,
+    args: file(`--listen=${address}`),
+    says: /--listen "[^"]*" is not an address; write a port for this host only, as 9100, or as in 0\.0\.0\.0:9100/,
+  })),
   { name: 'an empty name', args: file('--name', ''), says: /--name is empty/ },
   { name: 'a name with a newline', args: file('--name', 'a\nb'), says: /--name "a\?b" has a control character/ },
   { name: 'a name with a slash, for a file', args: file('--name', 'a/b'), says: /--name "a\/b".*cannot contain "\/"/ },

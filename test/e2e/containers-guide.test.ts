@@ -10,6 +10,7 @@ import { buildImage, Image } from '../helpers/dockerfile.ts';
 import { BIN, type Elect, type LoggedEvent, NODE } from '../helpers/elect.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { filesOf } from '../helpers/guide.ts';
+import { get } from '../helpers/http.ts';
 import { Kubernetes } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Network } from '../helpers/netns.ts';
@@ -150,7 +151,12 @@ describeWith(['pidns'], 'docs/guides/containers.md', () => {
             serviceAccountName: string;
             terminationGracePeriodSeconds: number;
             securityContext: { runAsUser: number };
-            containers: { env: { name: string; value?: string; valueFrom?: { fieldRef: { fieldPath: string } } }[] }[];
+            containers: {
+              env: { name: string; value?: string; valueFrom?: { fieldRef: { fieldPath: string } } }[];
+              ports: { name: string; containerPort: number }[];
+              readinessProbe: { httpGet: { path: string; port: string } };
+              livenessProbe: { httpGet: { path: string; port: string } };
+            }[];
           };
         };
       };
@@ -185,8 +191,9 @@ describeWith(['pidns'], 'docs/guides/containers.md', () => {
       const [{ env }] = podSpec.containers as [(typeof podSpec.containers)[0]];
       const fields: Record<string, string> = { 'metadata.name': name };
       const own = env.map(({ name, value, valueFrom }) => [name, value ?? fields[valueFrom!.fieldRef.fieldPath]!]);
+      const cluster = { KUBERNETES_SERVICE_HOST: host!, KUBERNETES_SERVICE_PORT: port! };
       return run({
-        env: { ...Object.fromEntries(own), KUBERNETES_SERVICE_HOST: host!, KUBERNETES_SERVICE_PORT: port! },
+        env: { ...Object.fromEntries(own), ...cluster, ELECT_RUN_LISTEN: '0' }, // here they share one network
         user: podSpec.securityContext.runAsUser,
       });
     }
@@ -221,6 +228,27 @@ describeWith(['pidns'], 'docs/guides/containers.md', () => {
       await Promise.all(updated.map((one) => stop(one)));
       await Promise.all(updated.map((one) => one.ended));
       await kubernetes.heldBy('nightly', '');
+    });
+
+    test('the probes find a leader and a standby alive and ready, and a pod that cannot reach the store alive only', async () => {
+      const [{ env, ports, readinessProbe, livenessProbe }] = podSpec.containers as [(typeof podSpec.containers)[0]];
+      const [monitor] = ports;
+      expect(env).toContainEqual({ name: 'ELECT_RUN_LISTEN', value: `0.0.0.0:${monitor!.containerPort}` });
+      for (const { httpGet } of [readinessProbe, livenessProbe]) expect(httpGet.port).toBe(monitor!.name);
+      await kubernetes.may(`system:serviceaccount:default:${podSpec.serviceAccountName}`, 'get');
+      await mountServiceAccount();
+      const probe = async (one: Elect) => [
+        (await get(one, livenessProbe.httpGet.path)).status,
+        (await get(one, readinessProbe.httpGet.path)).status,
+      ];
+      const leader = pod('nightly-probed-0');
+      await leader.event('started');
+      const standby = pod('nightly-probed-1');
+      await standby.event('standby');
+      for (const one of [leader, standby]) expect(await probe(one)).toEqual([200, 200]);
+      const lonely = run({ env: { ELECT_RUN_BACKEND: 'etcd://127.0.0.1:1', ELECT_RUN_LISTEN: '0' } });
+      await lonely.event('unreachable');
+      expect(await probe(lonely)).toEqual([200, 503]);
     });
 
     test('elect-run gives up before the kubelet does', () => {

@@ -31,6 +31,8 @@ const NEEDS = {
   jq: () => program('jq', 'jq'),
   python3: () => program('python3', 'python3'),
   perl: () => program('perl', 'perl'),
+  promtool: () => program('promtool', 'prometheus'),
+  chromium: () => file('Chromium', CHROMIUM, 'chromium'),
   less: () => program('less', 'less'),
   faketime: () => (LIBFAKETIME === undefined ? 'libfaketime is not installed: apt-get install libfaketime' : undefined),
   pidns: () => program('unshare', 'util-linux') ?? (process.getuid!() === 0 ? undefined : 'pid namespaces need root'),
@@ -44,6 +46,8 @@ const NEEDS = {
     program('nft', 'nftables') ??
     (process.getuid!() === 0 ? undefined : 'network namespaces need root'),
 } satisfies Record<string, () => string | undefined>;
+
+export const CHROMIUM = '/usr/bin/chromium';
 
 export type Need = keyof typeof NEEDS;
 
