@@ -13,10 +13,12 @@ const PROTOS = fileURLToPath(new URL('../node_modules/etcd3/proto/', import.meta
 
 /** service → the methods that are called, by etcd3's own client or by ours. */
 const USED = {
-  KV: ['Range', 'Txn'],
+  KV: ['Range', 'Put', 'DeleteRange', 'Txn'],
   Watch: ['Watch'],
   Lease: ['LeaseGrant', 'LeaseRevoke', 'LeaseKeepAlive', 'LeaseTimeToLive'],
   Auth: ['Authenticate'],
+  Cluster: ['MemberList'],
+  Maintenance: ['Status'],
 };
 
 /** As in etcd3's connection-pool.js. */

@@ -18,6 +18,9 @@ const NEEDED = {
   python3: 'python3',
   'util-linux': 'flock',
   tmux: 'tmux',
+  sqlite3: 'sqlite3',
+  postgresql: 'pg_createcluster',
+  curl: 'curl',
   'bash-completion': '/usr/share/bash-completion/bash_completion',
   zsh: 'zsh',
   fish: 'fish',
@@ -62,7 +65,7 @@ function getServers() {
 /** All of the tests, or those that need it by name. Without it they are skipped. */
 function getKubeApiserver() {
   const files = process.argv.slice(2).filter((arg) => !arg.startsWith('-'));
-  if (files.length > 0 && !files.some((file) => /kubernetes|contract|containers-guide/.test(file))) return;
+  if (files.length > 0 && !files.some((file) => /kubernetes|contract|containers-guide|doctor/.test(file))) return;
   spawnSync('scripts/kube-apiserver.sh', ['build'], { stdio: ['ignore', 'ignore', 2] });
 }
 

@@ -4,6 +4,8 @@ import type { Place } from './backend.ts';
 export interface Agenda {
   /** Whether it goes on after a run, as long as we lead. */
   readonly repeats: boolean;
+  /** The token of the leader for whom the child acts; undefined: the child is ours, and gets our own. */
+  readonly actsFor?: string;
   /** Before campaigning: is there nothing left to do? One look; rejects when the store does not answer. */
   isSettled(signal: AbortSignal): Promise<boolean>;
   /** The next run, once it is due; undefined: there is none. Rejects with Gone when this place does not lead, and when aborted. */

@@ -43,6 +43,12 @@ export interface Backend extends AsyncDisposable {
   /** Who leads and who waits, other programs included, by one linearizable look. Enters nothing. */
   observe(signal: AbortSignal): Promise<Observation>;
 
+  /** Leaves a word for the leader, whoever that is, in the place of an earlier one; undefined: takes it back. Left behind, it is forgotten after a minute, or names a leader that is gone. */
+  leaveWord(word: string | undefined, signal: AbortSignal): Promise<void>;
+
+  /** The word that was left, if there is one. As the leader, once per renewal. */
+  readWord(place: Place, signal: AbortSignal): Promise<string | undefined>;
+
   /** The election's book: a text that outlives its leaders. One linearizable read; undefined: nobody has written yet. */
   readBook(signal: AbortSignal): Promise<Book | undefined>;
 

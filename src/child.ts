@@ -1,11 +1,10 @@
-import { readFileSync, realpathSync } from 'node:fs';
-import { basename } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { isNodesOwn } from './adoption.ts';
-import { lookUpCommand } from './lookup.ts';
+import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
-import { readProc } from './proc.ts';
+import { lockedFds, readProc } from './proc.ts';
 
 export interface Child {
   pid: number;
@@ -26,7 +25,7 @@ export interface ChildOptions {
   env: NodeJS.ProcessEnv;
   /** A session and process group of its own; not at a terminal, which it would lose. */
   ownGroup: boolean;
-  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. */
+  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. Locks that others have handed to us are handed on in any case. */
   inheritFd: number | undefined;
 }
 
@@ -35,7 +34,7 @@ export interface ChildOptions {
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
-  const subprocess = start(options, 'inherit');
+  const subprocess = start(options, 'inherit', lockedFds());
   if (subprocess.pid === undefined)
     throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
   const pidfd = openPidfd(subprocess.pid);
@@ -48,15 +47,20 @@ export async function startChild(options: ChildOptions): Promise<Child> {
 
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
 export function rehearseStart(): void {
-  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore');
+  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore', []);
 }
 
-function start({ command, args, env, ownGroup, inheritFd }: ChildOptions, stdio: 'inherit' | 'ignore') {
+function start(
+  { command, args, env, ownGroup, inheritFd }: ChildOptions,
+  stdio: 'inherit' | 'ignore',
+  locks: number[],
+) {
   closeOnExec();
   tether ??= setpriv();
+  const fds = new Set(inheritFd === undefined ? locks : [inheritFd, ...locks]);
   const [file, ...rest] = [...tether, command, ...args];
   const subprocess = execa(file!, rest, {
-    stdio: [stdio, stdio, stdio, ...(inheritFd === undefined ? [] : [inheritFd as never])],
+    stdio: [stdio, stdio, stdio, ...([...fds] as never[])],
     env,
     extendEnv: false,
     detached: ownGroup,
@@ -78,14 +82,10 @@ function endOf(exitCode: number | null, signal: string | null, pidfd: number | u
 
 let tether: string[] | undefined;
 
-/** What stands before the command: setpriv(1) of util-linux; that of busybox cannot do it. */
+/** What stands before the command. */
 function setpriv(): string[] {
-  try {
-    const file = lookUpCommand('setpriv');
-    return basename(realpathSync(file)) === 'setpriv' ? [file, '--pdeathsig', 'KILL', '--'] : [];
-  } catch {
-    return [];
-  }
+  const file = findSetpriv();
+  return file === undefined ? [] : [file, '--pdeathsig', 'KILL', '--'];
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */
@@ -94,11 +94,10 @@ export function hasTerminal(): boolean {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0';
 }
 
+const SECRETS = ['ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
+
 /** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
-const WITHHELD = [
-  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'],
-  'ELECT_RUN_SCHEDULED_AT',
-];
+const WITHHELD = [...SECRETS, 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'ELECT_RUN_SCHEDULED_AT'];
 
 export interface ChildFacts {
   token: bigint;
@@ -127,3 +126,14 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ...(facts.notifySocket === undefined ? {} : { NOTIFY_SOCKET: facts.notifySocket }),
   };
 }
+
+/** Of a child that acts for another leader: all that it is told of that one stays. */
+export function fencedEnvironment(inherited: NodeJS.ProcessEnv, token: string, id: string): NodeJS.ProcessEnv {
+  const env = { ...inherited };
+  for (const name of SECRETS) delete env[name];
+  return { ...env, FENCING_TOKEN: token, ELECT_RUN_FENCE_ID: id };
+}
+
+/** What the child has in its environment and nobody else has: `id` is unique to this process. */
+export const markOf = (id: string, isFenced: boolean): string =>
+  `${isFenced ? 'ELECT_RUN_FENCE_ID' : 'ELECT_RUN_ID'}=${id}`;

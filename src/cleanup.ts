@@ -24,7 +24,7 @@ export async function cleanUp(facts: Partial<Facts>, isRelease: boolean): Promis
   const isDead = await killTree({ ...marks, reaper: isRelease ? undefined : marks.reaper }, now() + PATIENCE_MS);
   if (!isDead) {
     process.stderr.write(
-      `elect-run: the guard could not end every process of ${marks.id}; the lease is left to run out\n`,
+      `elect-run: the guard could not end every process with ${marks.mark}; the lease is left to run out\n`,
     );
   } else if (isRelease && handle) {
     const backend = await openBackend(spec, candidate);

@@ -17,15 +17,18 @@ export const ON_LOST = ['exit', 'rejoin'] as const;
 export const READY_ON = ['standby', 'leader'] as const;
 type ReadyOn = (typeof READY_ON)[number];
 
-/** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
-export interface Options extends ConnectionOptions {
-  backend: string;
-  name?: string;
-  id?: string;
+export interface TimingOptions {
   ttl?: string;
   renewEvery?: string;
   profile?: string;
   grace?: string;
+}
+
+/** The options as commander gives them: strings from flags or from ELECT_RUN_* variables. */
+export interface Options extends ConnectionOptions, TimingOptions {
+  backend: string;
+  name?: string;
+  id?: string;
   /** `false` is --no-wait. */
   wait?: string | boolean;
   onLost: string;
@@ -40,6 +43,8 @@ export interface Options extends ConnectionOptions {
   readyOn: string;
   notifyChild?: boolean;
   dryRun?: boolean;
+  /** `false` is --no-remote-resign. */
+  remoteResign?: boolean;
   exitCodeStandby?: string;
   exitCodeLost?: string;
   quiet?: boolean;
@@ -75,6 +80,8 @@ export interface Config {
   timetable: Timetable | undefined;
   /** How long the leadership is kept after a start at the least. */
   holdMs: number;
+  /** Whether `elect-run resign` may ask us to step down. */
+  remoteResign: boolean;
   /** When the service manager is told that we are ready. */
   readyOn: ReadyOn;
   /** The child may speak to the service manager through us. False where there is none. */
@@ -98,6 +105,7 @@ export function readConfig(options: Options, command: string, args: string[], en
     rejoin: oneOf('--on-lost', options.onLost, ON_LOST) === 'rejoin',
     stopTimeoutMs: options.stopTimeout === undefined ? undefined : duration('--stop-timeout', options.stopTimeout),
     timetable: readTimetable(options),
+    remoteResign: options.remoteResign ?? true,
     holdMs: options.hold === undefined ? 0 : duration('--hold', options.hold),
     readyOn: oneOf('--ready-on', options.readyOn, READY_ON),
     notifyChild: (options.notifyChild ?? false) && env.NOTIFY_SOCKET !== undefined,
@@ -130,7 +138,7 @@ function readTimetable(options: Options): Timetable | undefined {
   };
 }
 
-function duration(option: string, text: string): number {
+export function duration(option: string, text: string): number {
   try {
     return parseDuration(text);
   } catch (error) {
@@ -152,7 +160,8 @@ function exitCode(option: string, text: string | undefined, fallback: number): n
   return Number(text);
 }
 
-function readTiming(options: Options): Timing {
+/** Throws a usage Failure, also when the three do not fit together. */
+export function readTiming(options: TimingOptions): Timing {
   const profile =
     options.profile === undefined
       ? undefined

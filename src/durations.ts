@@ -22,10 +22,10 @@ export function parseDuration(text: string): number {
 /** Milliseconds → the shortest text that reads the same: `850ms`, `1.5s`, `15s`, `2m`, `1h30m`. */
 export function formatDuration(durationMs: number): string {
   if (!Number.isFinite(durationMs)) return 'for ever';
-  if (durationMs < 1000) return `${Math.round(durationMs)}ms`;
-  if (durationMs < 60_000) return `${Math.round(durationMs / 100) / 10}s`;
-  const minutes = Math.floor(durationMs / 60_000);
-  const seconds = Math.round((durationMs % 60_000) / 1000);
+  if (Math.round(durationMs) < 1000) return `${Math.round(durationMs)}ms`;
+  if (Math.round(durationMs / 100) < 600) return `${Math.round(durationMs / 100) / 10}s`;
+  const rounded = Math.round(durationMs / 1000);
+  const [minutes, seconds] = [Math.floor(rounded / 60), rounded % 60];
   const hours = Math.floor(minutes / 60);
   return [hours && `${hours}h`, minutes % 60 && `${minutes % 60}m`, seconds && `${seconds}s`].filter(Boolean).join('');
 }

@@ -22,6 +22,9 @@ export type Event =
   | { type: 'signalled'; signal: string; forwarded: boolean }
   | { type: 'notified'; lines: string[] }
   | { type: 'ended'; pid: number; status: number; signal: string | undefined }
+  | { type: 'record-unavailable'; reason: string }
+  /** We were asked to end, and the run of this slot with us: it is for the next leader to run again. */
+  | { type: 'cut-off'; slot: string }
   | { type: 'unrecorded'; slot: string; reason: string }
   | { type: 'holding'; forMs: number }
   | { type: 'strayed'; pids: number[] }
@@ -48,6 +51,7 @@ export function levelOf(event: Event): Level {
     case 'leftovers':
     case 'guard-replaced':
     case 'left-to-expire':
+    case 'record-unavailable':
     case 'unrecorded':
     case 'warning':
       return 'warn';
@@ -59,6 +63,7 @@ export function levelOf(event: Event): Level {
     case 'started':
     case 'resumed':
     case 'ended':
+    case 'cut-off':
     case 'holding':
     case 'resigned':
       return 'info';

@@ -1,5 +1,5 @@
-import { accessSync, constants, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { accessSync, constants, realpathSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { EXIT, Failure } from './outcome.ts';
 
 /**
@@ -27,6 +27,16 @@ export const SHELL = '/bin/sh';
 
 /** In a distroless container there is none. */
 export const hasShell = (): boolean => whyNotExecutable(SHELL) === undefined;
+
+/** setpriv(1) of util-linux, or undefined: that of busybox has no --pdeathsig. */
+export function findSetpriv(): string | undefined {
+  try {
+    const file = lookUpCommand('setpriv');
+    return basename(realpathSync(file)) === 'setpriv' ? file : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 const IS_DIRECTORY = 'it is a directory';
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
-import { readCommandLine, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { readCommandLine, readFence, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -17,6 +17,15 @@ async function main(): Promise<number> {
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {
     const subcommand = SUBCOMMANDS.find((name) => name === process.argv[2]);
+    if (subcommand === 'fence') {
+      const fencing = readFence(process.argv.slice(3), process.env);
+      if (!fencing) return 0;
+      const { logFormat, verbose } = fencing.options;
+      // As silent as flock(1), unless it is asked.
+      report = await reporter(oneOf('--log-format', logFormat, LOG_FORMATS), verbose === 0, verbose - 1);
+      hideSecrets();
+      return await (await import('./cli/fence.ts')).fence(fencing, process.env, report, signals);
+    }
     if (subcommand) return await runSubcommand(subcommand, signals);
     const invocation = readCommandLine(process.argv.slice(2), process.env, version());
     if (!invocation) return 0;
@@ -38,7 +47,10 @@ async function main(): Promise<number> {
     };
     const timetable = config.timetable && (await import('./timetable.ts')).readTimetable(config.timetable);
     const backend = await openBackend(config.backend, candidate);
-    if (options.dryRun) return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    if (options.dryRun) {
+      endOnSignal(signals);
+      return await (await import('./cli/dry-run.ts')).dryRun(config, backend, timetable?.text);
+    }
     const agenda = timetable?.agenda(backend, candidate.requestMs, report) ?? new OneRun();
     return await run(config, backend, candidate, agenda, report, signals);
   } catch (error) {
@@ -54,11 +66,8 @@ async function main(): Promise<number> {
 }
 
 /** What does not run a command. */
-async function runSubcommand(name: Subcommand, signals: Signals): Promise<number> {
-  signals.handle((signal) => {
-    if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
-    if (isStop(signal)) signals.default(signal);
-  });
+async function runSubcommand(name: Exclude<Subcommand, 'fence'>, signals: Signals): Promise<number> {
+  endOnSignal(signals);
   const read = readSubcommand(name, process.argv.slice(3), process.env);
   if (!read) return 0;
   const { options, args } = read;
@@ -71,10 +80,22 @@ async function runSubcommand(name: Subcommand, signals: Signals): Promise<number
       return (await import('./cli/watch.ts')).watch(options, process.env);
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
+    case 'resign':
+      return (await import('./cli/resign.ts')).resign(options, process.env);
+    case 'doctor':
+      return (await import('./cli/doctor.ts')).doctor(options, process.env, signals);
     case 'completion':
       process.stdout.write((await import('./cli/completion.ts')).completionScript(args[0] as Shell));
       return 0;
   }
+}
+
+/** Nothing of ours is in the store, and there is no child: a signal does what it does to any program. */
+function endOnSignal(signals: Signals): void {
+  signals.handle((signal) => {
+    if (isStop(signal)) signals.default(signal);
+    else if (endsCampaign(signal)) process.exit(signalStatus(signalNumber(signal)));
+  });
 }
 
 /** A password in a URL or in --user is everybody's to read in ps(1) as long as it stands in our arguments. */

@@ -6,6 +6,7 @@ export const EXIT = {
   unavailable: 69,
   software: 70,
   standby: 75,
+  stale: 76,
   refused: 77,
   lost: 79,
   cannotExecute: 126,

@@ -3,17 +3,27 @@ import type { Agenda, Due, Leader } from './agenda.ts';
 import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { campaign, type Leadership, NotElected } from './campaign.ts';
-import { type Child, childEnvironment, hasTerminal, rehearseStart, startChild } from './child.ts';
+import {
+  type Child,
+  childEnvironment,
+  fencedEnvironment,
+  hasTerminal,
+  markOf,
+  rehearseStart,
+  startChild,
+} from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause, within } from './clock.ts';
 import type { Config } from './config.ts';
 import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import { Guard } from './guard.ts';
+import { type Loss, watchForLoss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
+import { Requests, wordForAnother } from './requests.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
 import { printable } from './text.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
@@ -40,7 +50,9 @@ export async function run(
       const elected = await term.stand();
       const outcome = await term.lead(elected);
       if (outcome.type === 'ended') return outcome.status;
-      if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead)) return config.exitCodes.lost;
+      if (outcome.type === 'lost' && (!config.rejoin || !outcome.isDead || term.isLeaving))
+        return config.exitCodes.lost;
+      await term.makeRoom();
     }
   } finally {
     await term.end();
@@ -50,6 +62,8 @@ export async function run(
 interface Elected {
   leadership: Leadership;
   token: bigint;
+  /** Its reason: the Loss. */
+  lost: Promise<Loss>;
 }
 
 type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'lost'; isDead: boolean };
@@ -57,13 +71,10 @@ type Performed = { type: 'ended'; status: number; isDead: boolean } | { type: 'l
 /** `lost-idle`: between two runs, so there was nothing to stop. */
 type Outcome = Performed | { type: 'lost-idle' };
 
-/** Why the child has to be stopped: the store says no, or we do not know and time is up. */
-type Loss = { certain: true; reason: string } | { certain: false; reason: string };
-
 const POLL_MS = 20;
 const RETRY_MS = 100;
-/** A job may handle them; nobody sends them to a schedule that shall go on. */
-const LEAVING = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP'];
+/** A job may handle them; nobody sends them to one that shall be started again. */
+const LEAVING = ['SIGTERM', 'SIGINT', 'SIGQUIT'];
 
 class Term {
   readonly #config: Config;
@@ -77,16 +88,20 @@ class Term {
   readonly #witness: Witness | undefined;
   #adoption: Adoption | undefined;
   #handle: unknown;
+  #requests: Requests | undefined;
+  /** We stepped down because we were asked to. */
+  #wasAsked = false;
+  /** The word that asked for another to lead: once for each is enough, since that one may be gone. */
+  #gaveWayFor: string | undefined;
   #lastDoubt = 'no renewal was confirmed in time';
   #renewal: Renewal | undefined;
-  #losing: { renewal: Renewal; loss: Promise<Loss> } | undefined;
   /** Empty before we lead. */
   #token = '';
   #isSuspended = false;
   /** A run of ours was, and none has ended by itself since. */
   #wasCutOff = false;
   /** We were asked to end: no more runs. */
-  #isLeaving = false;
+  isLeaving = false;
   /** Aborted by the second signal while there is no child. */
   readonly #impatience = new AbortController();
   #notifySocket: string | undefined;
@@ -114,7 +129,7 @@ class Term {
     this.#marks = {
       root: undefined,
       ownGroup: !atTerminal,
-      id: config.id,
+      mark: markOf(config.id, agenda.actsFor !== undefined),
       reaper: process.pid,
       known: [],
       helperSessions: this.#guard.sessions,
@@ -136,6 +151,12 @@ class Term {
     });
   }
 
+  /** Whoever was asked to step down does not stand again before the others: a store without a line would take it back at once. */
+  async makeRoom(): Promise<void> {
+    if (this.#wasAsked) await this.#interruptible((signal) => pause(this.#config.timing.renewEveryMs, signal));
+    this.#wasAsked = false;
+  }
+
   /** Campaigns until the store confirms that we lead. */
   async stand(): Promise<Elected> {
     try {
@@ -143,11 +164,30 @@ class Term {
         for (;;) {
           const leadership = await this.#campaign(signal);
           this.#renewal = leadership.renewal;
-          const token = await this.#confirm(leadership, signal).catch(async (error) => {
+          const [token, word] = await Promise.all([
+            this.#confirm(leadership, signal),
+            wordForAnother(this.#backend, leadership.place, this.#config.id, this.#config.timing.requestMs),
+          ]).catch(async (error) => {
             await this.#resign(leadership);
             throw error;
           });
-          if (token !== undefined) return { leadership, token };
+          if (word !== undefined && word !== this.#gaveWayFor) {
+            this.#gaveWayFor = word;
+            await this.#resign(leadership);
+            this.#report({ type: 'place-lost', reason: 'another was asked to lead next (elect-run resign --to)' });
+            await pause(this.#config.timing.renewEveryMs, signal);
+            signal.throwIfAborted();
+            continue;
+          }
+          if (token !== undefined) {
+            const lost = watchForLoss(
+              leadership.renewal,
+              this.#guard.failed,
+              this.#listenForRequests(leadership, token),
+              () => this.#lastDoubt,
+            );
+            return { leadership, token, lost };
+          }
           await this.#resign(leadership);
           this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
         }
@@ -155,6 +195,16 @@ class Term {
     } catch (error) {
       throw this.#campaignFailure(error);
     }
+  }
+
+  /** Resolves with who asks us to step down. */
+  async #listenForRequests({ place }: Leadership, token: bigint): Promise<string> {
+    const { id, timing, remoteResign } = this.#config;
+    if (!remoteResign) return new Promise(() => {});
+    this.#requests = new Requests(this.#backend, { place, id, token: String(token) }, timing.requestMs);
+    const by = await this.#requests.stepDown;
+    this.#wasAsked = true;
+    return by;
   }
 
   /** While there is no child a signal ends it all: aborts with a Failure. */
@@ -225,6 +275,7 @@ class Term {
     });
     unguarded.catch(() => {});
     const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
+    let told: string | undefined;
     for (;;) {
       try {
         const answer = this.#backend.confirm(place, within(this.#config.timing.requestMs, interrupted));
@@ -236,7 +287,10 @@ class Term {
         interrupted.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;
         if (error instanceof Gone || !renewal.check()) return undefined;
-        this.#unanswered((error as Error).message);
+        const { message } = error as Error;
+        this.#lastDoubt = message;
+        if (message !== told) this.#report({ type: 'unreachable', reason: message, retryInMs: RETRY_MS });
+        told = message;
         await Promise.race([pause(RETRY_MS, interrupted), lost]);
       }
     }
@@ -258,7 +312,7 @@ class Term {
     let holdUntil = now();
     do {
       if (this.#marks.root) this.#forgetChild();
-      const next = await this.#nextRun(leadership);
+      const next = await this.#nextRun(elected);
       if (next === undefined) break;
       if ('reason' in next) {
         this.#report({ type: 'deposed', token: this.#token, reason: next.reason });
@@ -271,22 +325,27 @@ class Term {
         this.#wasCutOff = true;
         return outcome;
       }
+      this.#wasCutOff = false;
       status = outcome.status;
       if (!outcome.isDead) return outcome;
-    } while (this.#agenda.repeats && !this.#isLeaving);
-    if (!this.#isLeaving) await this.#hold(leadership, holdUntil - now());
-    await this.#giveBack(leadership, true);
+    } while (this.#agenda.repeats && !this.isLeaving);
+    const loss = this.isLeaving ? undefined : await this.#hold(elected, holdUntil - now());
+    if (loss) this.#report({ type: 'deposed', token: this.#token, reason: loss.reason });
+    await this.#giveBack(leadership, true, loss?.certain);
     return { type: 'ended', status, isDead: true };
   }
 
   /** Undefined: there is none any more. */
-  async #nextRun(leadership: Leadership): Promise<Due | Loss | undefined> {
+  async #nextRun({ leadership, lost }: Elected): Promise<Due | Loss | undefined> {
     const over = new AbortController();
     try {
       return await this.#interruptible(async (interrupted) => {
-        const next = this.#agenda.next(this.#leader(leadership), under(interrupted, over.signal).signal);
-        const first = await race([next, this.#loss(leadership.renewal)]);
+        const signal = under(interrupted, over.signal).signal;
+        const next = this.#agenda.next(this.#leader(leadership), signal);
+        const first = await race([next, lost]);
         interrupted.throwIfAborted();
+        // The store's answer may have been read after a stall.
+        if (!leadership.renewal.check()) return { certain: false, reason: this.#lastDoubt };
         return first;
       });
     } catch (error) {
@@ -299,16 +358,17 @@ class Term {
   }
 
   /** Until the time is over, the leadership, or somebody's patience. */
-  async #hold({ renewal }: Leadership, forMs: number): Promise<void> {
-    if (forMs <= 0) return;
+  async #hold({ lost }: Elected, forMs: number): Promise<Loss | undefined> {
+    if (forMs <= 0) return undefined;
     this.#forgetChild();
     this.#report({ type: 'holding', forMs });
     const over = new AbortController();
-    const waiting = this.#interruptible((interrupted) =>
-      race([pause(forMs, under(interrupted, over.signal).signal), this.#loss(renewal)]),
-    );
-    await waiting;
+    const loss = await this.#interruptible(async (interrupted) => {
+      const isOver = pause(forMs, under(interrupted, over.signal).signal).then(() => undefined);
+      return race([isOver, lost]);
+    });
     over.abort();
+    return loss;
   }
 
   #leader({ place }: Leadership): Leader {
@@ -316,17 +376,20 @@ class Term {
   }
 
   /** One run: from the child's start to the death of its tree. After a loss the lease is given back. */
-  async #perform(due: Due, { leadership, token }: Elected): Promise<Performed> {
+  async #perform(due: Due, elected: Elected): Promise<Performed> {
+    const { leadership, lost } = elected;
     const { renewal } = leadership;
-    const child = await this.#start(due, token, leadership);
+    const child = await this.#start(due, elected);
     const stopForwarding = this.#signals.handle((signal) => this.#forward(signal, child));
     try {
-      const first = await race([child.ended, this.#loss(renewal)]);
+      const first = await race([child.ended, lost]);
       if ('status' in first && renewal.check()) {
         this.#report({ type: 'ended', pid: child.pid, ...first });
         const status = this.#stoppedBy ?? first.status;
         const isDead = await this.#endLeftovers(renewal);
-        if (isDead) await this.#record(due, status, leadership);
+        if (isDead && due.slot !== undefined && this.isLeaving && status !== 0)
+          this.#report({ type: 'cut-off', slot: due.slot });
+        else if (isDead) await this.#record(due, status, elected);
         else await this.#giveBack(leadership, false);
         return { type: 'ended', status, isDead };
       }
@@ -343,23 +406,34 @@ class Term {
     }
   }
 
-  async #record(due: Due, status: number, leadership: Leadership): Promise<void> {
+  /** Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
+  async #record(due: Due, status: number, { leadership, lost }: Elected): Promise<void> {
     if (due.slot === undefined) return;
     const over = new AbortController();
+    const stopListening = this.#signals.handle((signal) => {
+      if (isStop(signal)) return this.#signals.default(signal);
+      if (!endsCampaign(signal)) return;
+      this.#report({ type: 'signalled', signal, forwarded: false });
+      this.isLeaving = true;
+      pause(this.#config.timing.requestMs, over.signal).then(() => over.abort(new Error(`${signal} received`)));
+    });
     try {
       const ended = this.#agenda.ended(this.#leader(leadership), due, status, over.signal);
-      const loss = await race([ended, this.#loss(leadership.renewal)]);
+      const loss = await race([ended, lost]);
       if (loss) throw new Error(loss.reason);
     } catch (error) {
       this.#report({ type: 'unrecorded', slot: due.slot, reason: (error as Error).message });
     } finally {
       over.abort(new Error('leadership is over'));
+      stopListening();
     }
   }
 
-  async #start(due: Due, token: bigint, leadership: Leadership): Promise<Child> {
+  async #start(due: Due, elected: Elected): Promise<Child> {
     const { command, args, election, id, timing, notifyChild } = this.#config;
+    const { leadership, token } = elected;
     const { place } = leadership;
+    const { actsFor } = this.#agenda;
     if (notifyChild) this.#notifySocket ??= hearChild(this.#report);
     try {
       const child = await startChild({
@@ -367,15 +441,18 @@ class Term {
         args,
         ownGroup: this.#marks.ownGroup,
         inheritFd: place.inheritFd,
-        env: childEnvironment(process.env, {
-          token,
-          election,
-          id,
-          backendUrl: this.#backend.url,
-          ttlMs: place.ttlMs ?? timing.ttlMs,
-          slot: due.slot,
-          notifySocket: this.#notifySocket,
-        }),
+        env:
+          actsFor === undefined
+            ? childEnvironment(process.env, {
+                token,
+                election,
+                id,
+                backendUrl: this.#backend.url,
+                ttlMs: place.ttlMs ?? timing.ttlMs,
+                slot: due.slot,
+                notifySocket: this.#notifySocket,
+              })
+            : fencedEnvironment(process.env, actsFor, id),
       });
       this.#marks.root = { pid: child.pid, startedAt: child.startedAt };
       this.#guard.setJob(this.#marks.ownGroup ? -child.pid : child.pid);
@@ -386,27 +463,15 @@ class Term {
         this.#tellFacts();
         this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
       });
-      this.#report({ type: 'started', pid: child.pid, command, token: this.#token, slot: due.slot });
+      this.#report({ type: 'started', pid: child.pid, command, token: actsFor ?? this.#token, slot: due.slot });
       return child;
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
-      await this.#record(due, status, leadership);
+      await this.#record(due, status, elected);
       await this.#resign(leadership);
       throw new Failure(status, `cannot run ${command}: ${message}`);
     }
-  }
-
-  /** The same promise for each run of a term. */
-  #loss(renewal: Renewal): Promise<Loss> {
-    if (this.#losing?.renewal === renewal) return this.#losing.loss;
-    const loss = Promise.race([
-      renewal.gone.then(({ message }): Loss => ({ certain: true, reason: message })),
-      renewal.stopDue.then((): Loss => ({ certain: false, reason: this.#lastDoubt })),
-      this.#guard.failed.then((reason): Loss => ({ certain: true, reason: `no guard can be had: ${reason}` })),
-    ]);
-    this.#losing = { renewal, loss };
-    return loss;
   }
 
   /** Ends the whole tree: TERM first while the lease provably stands, KILL at once when the store said no, and at the latest when it comes due. */
@@ -478,8 +543,11 @@ class Term {
   async #resign({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
     renewal.end();
     const stop = new AbortController();
+    const late: string[] = [];
     const stopListening = this.#signals.handle((signal) => {
-      if (endsCampaign(signal)) stop.abort(new Error(signal));
+      if (!endsCampaign(signal)) return;
+      stop.abort(new Error(signal));
+      late.push(signal);
     });
     try {
       await this.#backend.release(place, within(2 * this.#config.timing.requestMs, stop.signal));
@@ -490,16 +558,23 @@ class Term {
       stopListening();
       this.#handle = undefined;
       this.#renewal = undefined;
+      this.#requests = undefined;
       this.#token = '';
       this.#isSuspended = false;
       this.#guard.setDeadline(Number.POSITIVE_INFINITY);
+      for (const signal of late) this.#signals.again(signal);
     }
   }
 
   async #forward(signal: string, child: Child): Promise<void> {
+    // Before anything is waited for: the child may have ended by then.
+    if (LEAVING.includes(signal) || (signal === 'SIGHUP' && this.#agenda.repeats)) this.isLeaving = true;
+    if (!this.#marks.root) {
+      this.#report({ type: 'signalled', signal, forwarded: false });
+      return;
+    }
     const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
     this.#report({ type: 'signalled', signal, forwarded: !isCommon });
-    if (LEAVING.includes(signal)) this.#isLeaving = true;
     if (!isCommon) this.#signal(child, signalNumber(signal));
     else if (isStop(signal)) {
       // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
@@ -541,6 +616,7 @@ class Term {
     this.#guard.setDeadline(this.#renewal.killAt);
     if (!this.#token) return;
     this.#report({ type: 'renewed', token: this.#token, tookMs: Math.round(tookMs), validForMs });
+    this.#requests?.look();
     if (this.#isSuspended) this.#report({ type: 'resumed', token: this.#token });
     this.#isSuspended = false;
   }

@@ -1,5 +1,7 @@
-import { type Backend, Changed, Gone, type Place, Refused, Unusable } from './backend.ts';
-import { pause, within } from './clock.ts';
+import { type Backend, type Place, Unusable } from './backend.ts';
+import { changeBook } from './book.ts';
+import { within } from './clock.ts';
+import type { Report } from './events.ts';
 
 /** One start of the job for a slot. Without an end it was cut off, or is still under way. */
 export interface Run {
@@ -33,17 +35,17 @@ export function isSettled(run: Run, rerun: Rerun): boolean {
 
 /** So many are kept, re-runs included. */
 const MOST_RUNS = 50;
-/** After a request that was not answered. */
-const RETRY_MS = 200;
 
 /** The run records of an election, in its store. Each call tries again until it is answered or aborted. */
 export class Runs {
   readonly #backend: Backend;
   readonly #requestMs: number;
+  readonly #report: Report;
 
-  constructor(backend: Backend, requestMs: number) {
+  constructor(backend: Backend, requestMs: number, report: Report) {
     this.#backend = backend;
     this.#requestMs = requestMs;
+    this.#report = report;
   }
 
   /** One attempt. */
@@ -56,21 +58,11 @@ export class Runs {
    * nothing is written. Throws Gone when this place does not lead any more.
    */
   async change(place: Place, change: (book: RunBook) => RunBook | undefined, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      try {
-        const before = await this.#backend.readBook(within(this.#requestMs, signal));
-        const book = change(parseRuns(before?.text));
-        if (!book) return;
-        const text = JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
-        await this.#backend.writeBook(place, text, before, within(this.#requestMs, signal));
-        return;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (error instanceof Gone || error instanceof Refused || error instanceof Unusable) throw error;
-        if (!(error instanceof Changed)) await pause(RETRY_MS, signal);
-      }
-      signal.throwIfAborted();
-    }
+    const edit = (text: string | undefined) => {
+      const book = change(parseRuns(text));
+      return book && JSON.stringify({ ...book, runs: book.runs.slice(0, MOST_RUNS) });
+    };
+    await changeBook(this.#backend, this.#requestMs, place, edit, this.#report, signal);
   }
 }
 
@@ -78,10 +70,23 @@ export class Runs {
 export function parseRuns(text: string | undefined): RunBook {
   if (text === undefined) return { runs: [] };
   try {
-    const book = JSON.parse(text) as RunBook;
-    if (Array.isArray(book.runs)) return book;
+    const book = JSON.parse(text);
+    if (isBook(book)) return book;
   } catch {}
   throw new Unusable(
     '--name: the run record of this election in the store is damaged; it has to be JSON as elect-run writes it',
   );
+}
+
+type Fields<T> = { [field in keyof T]?: unknown };
+
+const isTime = (value: unknown): boolean => typeof value === 'string' && !Number.isNaN(Date.parse(value));
+
+function isBook({ since, runs }: Fields<RunBook>): boolean {
+  return (since === undefined || isTime(since)) && Array.isArray(runs) && runs.every(isRun);
+}
+
+function isRun({ slot, holder, token, startedAt, endedAt, status }: Fields<Run>): boolean {
+  const isEnd = endedAt === undefined ? status === undefined : isTime(endedAt) && typeof status === 'number';
+  return isTime(slot) && typeof holder === 'string' && typeof token === 'string' && isTime(startedAt) && isEnd;
 }

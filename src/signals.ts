@@ -62,6 +62,11 @@ export class Signals {
     };
   }
 
+  /** Whoever is in charge next gets it, too. */
+  again(signal: string): void {
+    this.#catch(signal);
+  }
+
   /** Does to this process what the signal would have done, had it not been caught: for the stops of a terminal's job control. */
   default(signal: NodeJS.Signals): void {
     process.off(signal, this.#catch);

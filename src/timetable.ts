@@ -7,6 +7,7 @@ import type { Report } from './events.ts';
 import { usage } from './outcome.ts';
 import { isSettled, type Rerun, type Run, type RunBook, Runs } from './runs.ts';
 import { readSlots, type Slots, shortestPeriod, slotName } from './slots.ts';
+import { printable } from './text.ts';
 
 const DEFAULT_SKEW_MS = 5000;
 
@@ -42,16 +43,19 @@ function skewFor({ skewMs, text }: Timetable, slots: Slots): number {
   return skewMs ?? Math.min(DEFAULT_SKEW_MS, Math.floor(mostMs / 2));
 }
 
+/** No two clocks that are looked after differ so much. */
+const WRONG_CLOCK_MS = 60_000;
+
 /** What both kinds of schedule share: a run is in the book before its child starts, and again when it has ended. */
 abstract class Recorded implements Agenda {
   abstract readonly repeats: boolean;
   protected readonly runs: Runs;
   protected readonly report: Report;
   /** Has ended, but that could not be recorded yet. */
-  protected owed: { token: string; due: Due; status: number } | undefined;
+  protected owed: { token: string; due: Due; endedAt: string; status: number } | undefined;
 
   constructor(backend: Backend, requestMs: number, report: Report) {
-    this.runs = new Runs(backend, requestMs);
+    this.runs = new Runs(backend, requestMs, report);
     this.report = report;
   }
 
@@ -82,14 +86,20 @@ abstract class Recorded implements Agenda {
   }
 
   async ended({ place, token }: Leader, due: Due, status: number, signal: AbortSignal): Promise<void> {
-    this.owed = { token, due, status };
+    this.owed = { token, due, endedAt: new Date().toISOString(), status };
     await this.settle(place, signal);
+  }
+
+  /** Until that slot has come by our own clock nothing will be run, which somebody should know. */
+  protected warnIfAhead({ slot, holder }: Run): void {
+    if (Date.parse(slot) - Date.now() <= WRONG_CLOCK_MS) return;
+    const message = `slot ${slot} was run by ${printable(holder)} and is yet to come by the clock of this host: one of the two clocks is wrong, and until then no slot is run`;
+    this.report({ type: 'warning', message });
   }
 
   protected async settle(place: Place, signal: AbortSignal): Promise<void> {
     if (!this.owed) return;
-    const { token, due, status } = this.owed;
-    const endedAt = new Date().toISOString();
+    const { token, due, endedAt, status } = this.owed;
     await this.runs.change(
       place,
       ({ runs, ...book }) => {
@@ -139,8 +149,10 @@ export class OneSlot extends Recorded {
   }
 
   #tell(run: Run | undefined): boolean {
-    if (run) this.report({ type: 'slot-settled', slot: this.#slot, run });
-    return run !== undefined;
+    if (!run) return false;
+    this.warnIfAhead(run);
+    this.report({ type: 'slot-settled', slot: this.#slot, run });
+    return true;
   }
 }
 
@@ -159,6 +171,8 @@ export class Schedule extends Recorded {
   readonly repeats = true;
   readonly #policy: SchedulePolicy;
   #announced: number | undefined;
+  /** Of those that were run, that of the latest slot. */
+  #last: Run | undefined;
 
   constructor(backend: Backend, requestMs: number, report: Report, policy: SchedulePolicy) {
     super(backend, requestMs, report);
@@ -173,12 +187,13 @@ export class Schedule extends Recorded {
     await this.#beginBook(leader.place, signal);
     await this.settle(leader.place, signal);
     for (;;) {
-      const due = await this.begin(leader, (book) => this.#dueIn(book, leader.token, Date.now()), signal);
+      // What is due now is so however long the store takes.
+      const at = Date.now();
+      const due = await this.begin(leader, (book) => this.#dueIn(book, leader.token, at), signal);
       if (due) return due;
       const nextAt = this.#policy.slots.next(Date.now());
       if (nextAt === undefined) return undefined;
-      if (nextAt !== this.#announced) this.report({ type: 'scheduled', slot: slotName(nextAt) });
-      this.#announced = nextAt;
+      this.#announce(nextAt);
       while (Date.now() < nextAt) {
         await pause(Math.min(nextAt - Date.now(), LOOK_AT_CLOCK_MS), signal);
         signal.throwIfAborted();
@@ -186,6 +201,16 @@ export class Schedule extends Recorded {
         if (this.#policy.slots.next(Date.now())! < nextAt) break;
       }
     }
+  }
+
+  /** Another's clock may have been ahead of ours. */
+  #announce(nextAt: number): void {
+    const lastAt = this.#last ? Date.parse(this.#last.slot) : nextAt;
+    const at = lastAt < nextAt ? nextAt : (this.#policy.slots.next(lastAt) ?? nextAt);
+    if (at === this.#announced) return;
+    this.#announced = at;
+    if (this.#last) this.warnIfAhead(this.#last);
+    this.report({ type: 'scheduled', slot: slotName(at) });
   }
 
   /** What was scheduled before there was any leader was not missed. */
@@ -200,17 +225,16 @@ export class Schedule extends Recorded {
 
   #dueIn({ runs, since }: RunBook, token: string, at: number): string | undefined {
     const { slots, rerun, catchUpMs } = this.#policy;
-    const last = runs
-      .map(({ slot }) => slot)
-      .sort()
-      .at(-1);
+    this.#last = runs.toSorted((one, other) => (one.slot < other.slot ? -1 : 1)).at(-1);
+    const last = this.#last?.slot;
     // A run of our own that has failed is for the next leader to repeat.
     const isOpen = !runs.some((run) => run.slot === last && (isSettled(run, rerun) || run.token === token));
     const open = last !== undefined && isOpen ? Date.parse(last) : undefined;
     const after = Date.parse(last ?? since!);
     const latest = slots.latest(at);
     if (catchUpMs === undefined) return named(latest !== undefined && latest > after ? latest : open);
-    const oldest = at - catchUpMs;
+    // One that we have waited for was not missed.
+    const oldest = at - Math.max(catchUpMs, LOOK_AT_CLOCK_MS);
     if (open !== undefined && open >= oldest) return named(open);
     const missed = slots.next(Math.max(after, oldest - 1));
     return named(missed !== undefined && missed <= at ? missed : undefined);

@@ -7,8 +7,8 @@ export interface TreeMarks {
   root: Pick<Proc, 'pid' | 'startedAt'> | undefined;
   /** True: the child leads a session and process group of its own. False: it shares our group, for the terminal's sake. */
   ownGroup: boolean;
-  /** ELECT_RUN_ID of the child: every descendant has it unless it was taken out of the environment. */
-  id: string;
+  /** An assignment in the child's environment: every descendant has it unless it was taken out. */
+  mark: string;
   /** elect-run itself while it lives: as subreaper it is the parent of every descendant that lost its own. */
   reaper: number | undefined;
   /** Processes that are known to be descendants, however they hide. */
@@ -38,7 +38,7 @@ export function findTree(marks: TreeMarks): Proc[] {
     }
     if (marks.reaper !== undefined && proc.parent === marks.reaper) return true;
     if (marks.known.some(({ pid, startedAt }) => pid === proc.pid && startedAt === proc.startedAt)) return true;
-    return hasInEnvironment(proc.pid, `ELECT_RUN_ID=${marks.id}`);
+    return hasInEnvironment(proc.pid, marks.mark);
   };
   const tree = new Map(candidates.filter(isMarked).map((proc) => [proc.pid, proc]));
   for (let grew = true; grew; ) {

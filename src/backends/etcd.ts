@@ -15,7 +15,7 @@ import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import { race } from '../waiting.ts';
 import { EtcdMembers } from './etcd/members.ts';
-import { BOOKS, type EtcdSpec, LEADERS } from './etcd/spec.ts';
+import { BOOKS, type EtcdSpec, LEADERS, WORDS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
 interface EtcdPlace extends Place {
@@ -68,12 +68,14 @@ export class EtcdBackend implements Backend {
   readonly #prefix: string;
   readonly #book: string;
   readonly #term: string;
+  readonly #word: string;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
     this.#prefix = `${candidate.election}/`;
     this.#book = `${BOOKS}/${candidate.election}`;
     this.#term = `${LEADERS}/${candidate.election}`;
+    this.#word = `${WORDS}/${candidate.election}`;
     const right = `readwrite on the prefix ${this.#prefix}, and on ${this.#book} where slots are recorded`;
     this.#members = new EtcdMembers(spec, candidate.requestMs, right);
     this.url = `${spec.tls ? 'etcds' : 'etcd'}://${spec.endpoints.join(',')}`;
@@ -207,15 +209,16 @@ export class EtcdBackend implements Backend {
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {
-    const look = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
-        compare: [],
-        success: [{ request_range: this.#line }, { request_range: { key: bytes(this.#term) } }],
-        failure: [],
-      }),
-    );
-    const [line, told] = look.responses.map(({ response_range }) => response_range!.kvs as unknown as KeyValue[]);
-    const [first, ...waiting] = line!;
+    const [line, told] = await Promise.all([
+      this.#members.call(signal, ({ kv }) => kv.range(this.#line)),
+      this.#members
+        .call(signal, ({ kv }) => kv.range({ key: bytes(this.#term) }))
+        .catch((error) => {
+          if (error instanceof Refused) return { kvs: [] };
+          throw error;
+        }),
+    ]);
+    const [first, ...waiting] = line.kvs as unknown as KeyValue[];
     if (!first) return { leader: undefined, waiting: [] };
     const { lease } = first;
     const left =
@@ -226,11 +229,25 @@ export class EtcdBackend implements Backend {
           );
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
     const id = first.value.toString();
-    const term = termOf(told![0], id);
+    const term = termOf(told.kvs[0], id);
     return {
       leader: { id, token: term?.token, since: term?.since, leftMs },
       waiting: waiting.map(({ value }) => value.toString()),
     };
+  }
+
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    const key = bytes(this.#word);
+    await this.#members.call(signal, async ({ kv, leaseClient }) => {
+      if (word === undefined) return kv.deleteRange({ key });
+      const { ID: lease } = await leaseClient.leaseGrant({ ID: '0', TTL: WORD_SECONDS }); // etcd chooses the id
+      return kv.put({ key, value: bytes(word), lease });
+    });
+  }
+
+  async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#word) }));
+    return kvs[0]?.value.toString();
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
@@ -363,9 +380,10 @@ export class EtcdBackend implements Backend {
 }
 
 const PARENT_KEYS = 16;
+const WORD_SECONDS = 60;
 
 /** Undefined unless it is that of this leader. */
-function termOf(told: KeyValue | undefined, id: string): Term | undefined {
+function termOf(told: Pick<KeyValue, 'value'> | undefined, id: string): Term | undefined {
   try {
     const term = JSON.parse(told?.value.toString() ?? '{}') as Term;
     return term.id === id ? term : undefined;

@@ -1,45 +1,35 @@
-import { spawn } from 'node:child_process';
 import {
   closeSync,
   constants,
   existsSync,
   fdatasyncSync,
-  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
   readFileSync,
   readSync,
   renameSync,
+  rmSync,
   type Stats,
   statSync,
-  watch,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { isNodesOwn } from '../adoption.ts';
 import {
   type Backend,
   type Book,
-  Gone,
+  type Gone,
   type Leading,
   type Observation,
-  type Place,
   Unusable,
   type Waiting,
 } from '../backend.ts';
-import { pause } from '../clock.ts';
-import { lookUpCommand } from '../lookup.ts';
-import { tryLock } from '../native.ts';
 import { isAlive, readProc } from '../proc.ts';
 import { printable } from '../text.ts';
+import { type FilePlace, LockFile } from './file/lock.ts';
 import type { FileSpec } from './file/spec.ts';
 import type { Candidate } from './index.ts';
-
-interface FilePlace extends Place {
-  inheritFd: number | undefined;
-}
 
 /**
  * One host, no server: flock(2) on `DIR/NAME.lock`, the same lock that util-linux `flock DIR/NAME.lock` takes. The kernel frees it when the
@@ -54,7 +44,9 @@ export class FileBackend implements Backend {
   readonly #lockFile: string;
   readonly #tokenFile: string;
   readonly #bookFile: string;
+  readonly #wordFile: string;
   readonly #dir: string;
+  readonly #lock: LockFile;
   readonly #candidate: Candidate;
 
   constructor(spec: FileSpec, candidate: Candidate) {
@@ -64,51 +56,26 @@ export class FileBackend implements Backend {
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
+    this.#wordFile = join(spec.dir, `${candidate.election}.word`);
+    this.#lock = new LockFile(this.#lockFile, () => this.#open(this.#lockFile));
   }
 
   newPlace(): FilePlace {
-    return { ttlMs: undefined, handle: undefined, inheritFd: undefined };
+    return this.#lock.newPlace();
   }
 
   async acquire(place: FilePlace, _signal: AbortSignal): Promise<Leading | Waiting> {
-    for (;;) {
-      place.inheritFd ??= this.#open(this.#lockFile);
-      const fd = place.inheritFd;
-      if (!tryLock(fd)) {
-        const { leader, since } = this.#holder();
-        return { leads: false, position: undefined, leader, since };
-      }
-      if (isSameFile(fd, this.#lockFile)) return { leads: true };
-      // The lock's file was deleted while we waited for it: ours is a lock on nothing.
-      closeSync(fd);
-      place.inheritFd = undefined;
-    }
+    if (this.#lock.tryLock(place)) return { leads: true };
+    const { leader, since } = this.#holder();
+    return { leads: false, position: undefined, leader, since };
   }
 
-  /** Waits as flock(1) does, on our own open file: its lock is ours the moment that it ends. Without flock(1), looks ten times a second. */
   async vacancy(place: FilePlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
-    let flock: string;
-    try {
-      flock = lookUpCommand('flock');
-    } catch {
-      return pause(100, signal);
-    }
-    const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
-    isNodesOwn(helper);
-    await new Promise<void>((resolve) => {
-      const stop = () => helper.kill('SIGKILL');
-      signal.addEventListener('abort', stop);
-      helper.once('error', () => resolve());
-      helper.once('exit', () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      if (signal.aborted) stop();
-    });
+    await this.#lock.vacancy(place, signal);
   }
 
   async confirm(place: FilePlace, _signal: AbortSignal): Promise<bigint> {
-    this.#mustBeOurs(place);
+    this.#lock.mustBeOurs(place);
     const fd = this.#open(this.#tokenFile);
     try {
       const token = this.#read(fd).token + 1n;
@@ -123,29 +90,16 @@ export class FileBackend implements Backend {
   }
 
   async renew(place: FilePlace, _signal: AbortSignal): Promise<number> {
-    this.#mustBeOurs(place);
+    this.#lock.mustBeOurs(place);
     return Number.POSITIVE_INFINITY;
   }
 
   gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
-    return new Promise((resolve) => {
-      try {
-        const watcher = watch(this.#dir, { signal, persistent: false }, () => {
-          try {
-            this.#mustBeOurs(place);
-          } catch (error) {
-            resolve(error as Gone);
-          }
-        });
-        watcher.on('error', () => {}); // renew() looks as well
-      } catch {}
-    });
+    return this.#lock.gone(place, signal);
   }
 
   async release(place: FilePlace, _signal: AbortSignal): Promise<void> {
-    if (place.inheritFd === undefined) return; // killed: the kernel has freed the lock
-    closeSync(place.inheritFd);
-    place.inheritFd = undefined;
+    this.#lock.release(place);
   }
 
   async observe(_signal: AbortSignal): Promise<Observation> {
@@ -155,46 +109,42 @@ export class FileBackend implements Backend {
     return { leader: { id: leader, token, since, leftMs: undefined }, waiting: undefined };
   }
 
-  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
-    try {
-      const text = readFileSync(this.#bookFile, 'utf8');
-      return { text, edition: text };
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new Unusable(`--backend file: cannot read ${this.#bookFile}: ${(error as NodeJS.ErrnoException).code}`);
-    }
+  async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
+    if (word === undefined) rmSync(this.#wordFile, { force: true });
+    else writeWhole(this.#wordFile, word);
   }
 
-  /** Under the lock nobody else writes. A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+  async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
+    return readIfThere(this.#wordFile);
+  }
+
+  async readBook(_signal: AbortSignal): Promise<Book | undefined> {
+    const text = readIfThere(this.#bookFile);
+    return text === undefined ? undefined : { text, edition: text };
+  }
+
+  /** Under the lock nobody else writes. */
   async writeBook(place: FilePlace, text: string, _before: Book | undefined, _signal: AbortSignal): Promise<void> {
-    this.#mustBeOurs(place);
-    const draft = `${this.#bookFile}.new`;
-    const fd = openSync(draft, 'w', 0o666);
+    this.#lock.mustBeOurs(place);
     try {
-      writeFileSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+      writeWhole(this.#bookFile, text);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const problem = `cannot write ${this.#bookFile}: ${code}`;
+      throw PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
     }
-    renameSync(draft, this.#bookFile);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  #mustBeOurs(place: FilePlace): void {
-    if (place.inheritFd === undefined || !isSameFile(place.inheritFd, this.#lockFile)) {
-      throw new Gone(`${this.#lockFile} was deleted or replaced`);
-    }
-  }
-
-  #open(file: string): number {
+  #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
       makeDirectory(this.#dir);
-      return openSync(file, constants.O_RDWR | constants.O_CREAT, 0o666);
+      return openSync(file, flags, 0o666);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       throw new Unusable(
-        `--backend file: cannot write ${file}: ${code}; name a directory that you can write (file:DIR)`,
+        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
       );
     }
   }
@@ -207,8 +157,10 @@ export class FileBackend implements Backend {
     }
   }
 
+  /** Also for whoever may only read. */
   #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
-    const fd = this.#open(this.#tokenFile);
+    if (!existsSync(this.#tokenFile)) return { leader: undefined, since: undefined, token: undefined };
+    const fd = this.#open(this.#tokenFile, constants.O_RDONLY);
     try {
       const { holder, token } = this.#read(fd);
       // Whoever crashed is still on record while flock(1) has the lock.
@@ -234,6 +186,36 @@ function makeDirectory(dir: string): void {
   }
 }
 
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Unusable(`--backend file: cannot read ${file}: ${code}`);
+  }
+}
+
+/** They may pass: it is worthwhile to try again. */
+const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
+
+/** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
+function writeWhole(file: string, text: string): void {
+  const draft = `${file}.new`;
+  const fd = openSync(draft, 'w', 0o666);
+  try {
+    writeFileSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  renameSync(draft, file);
+  // Or the name may lead to the old one after a power failure (fsync(2)).
+  const folder = openSync(dirname(file), 'r');
+  fsyncSync(folder);
+  closeSync(folder);
+}
+
 /** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */
 function isLocked({ dev, ino }: Stats): boolean {
   const major = (dev >> 8) & 0xfff;
@@ -243,12 +225,6 @@ function isLocked({ dev, ino }: Stats): boolean {
   return readFileSync('/proc/locks', 'utf8')
     .split('\n')
     .some((line) => /: FLOCK /.test(line) && !line.includes('->') && line.split(/\s+/).includes(name));
-}
-
-function isSameFile(fd: number, file: string): boolean {
-  const ours = fstatSync(fd);
-  const theirs = statSync(file, { throwIfNoEntry: false });
-  return theirs !== undefined && ours.ino === theirs.ino && ours.dev === theirs.dev;
 }
 
 interface TokenRecord {

@@ -127,13 +127,27 @@ export class KubernetesBackend implements Backend {
   async confirm(place: KubernetesPlace, signal: AbortSignal): Promise<bigint> {
     const lease = await this.#api.read(signal);
     if (!this.#isOurs(place, lease)) throw this.#gone(lease);
+    if (annotationsOf(lease)[TOKEN] !== this.#tokenOf(place)) this.#tellToken(place, lease!);
     return BigInt(place.token!);
   }
+
+  /** For observers. Where something comes in between, the next renewal tells it. */
+  #tellToken(place: KubernetesPlace, lease: Lease): void {
+    const told = withAnnotation(lease, TOKEN, this.#tokenOf(place));
+    this.#api.replace(told, within(this.#candidate.requestMs)).then(
+      (written) => {
+        if (written && this.#isOurs(place, written)) place.lease = written;
+      },
+      () => {},
+    );
+  }
+
+  #tokenOf = (place: KubernetesPlace): string => `${this.#candidate.id} ${place.token}`;
 
   async renew(place: KubernetesPlace, signal: AbortSignal): Promise<number> {
     for (let { lease } = place; ; lease = await this.#api.read(signal)) {
       if (!lease || !this.#isOurs(place, lease)) throw this.#gone(lease);
-      const told = withAnnotation(renewed(lease, this.#seconds), TOKEN, `${this.#candidate.id} ${place.token}`);
+      const told = withAnnotation(renewed(lease, this.#seconds), TOKEN, this.#tokenOf(place));
       const written = await this.#api.replace(told, signal).catch(nothingIfConflict);
       if (!written) continue;
       place.lease = written;
@@ -167,7 +181,7 @@ export class KubernetesBackend implements Backend {
     place.handle = undefined;
   }
 
-  /** What is left is by the leader's clock and ours: for people, not for decisions. The token is told with the first renewal. */
+  /** What is left is by the leader's clock and ours: for people, not for decisions. */
   async observe(signal: AbortSignal): Promise<Seen> {
     const lease = await this.#api.read(signal);
     const id = holderOf(lease);
@@ -178,6 +192,20 @@ export class KubernetesBackend implements Backend {
     const told = annotationsOf(lease)[TOKEN] ?? '';
     const token = told.startsWith(`${id} `) ? told.slice(id.length + 1) : undefined;
     return { leader: { id, token, since: acquireTime ?? undefined, leftMs }, waiting: undefined };
+  }
+
+  /** An annotation of the Lease itself, so that kubectl can leave one, too. */
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const lease = await this.#api.read(signal);
+      if (!lease || annotationsOf(lease)[WORD] === word) return;
+      if (await this.#api.replace(withAnnotation(lease, WORD, word), signal).catch(nothingIfConflict)) return;
+    }
+  }
+
+  /** As the last renewal has shown it. */
+  async readWord(place: KubernetesPlace, _signal: AbortSignal): Promise<string | undefined> {
+    return annotationsOf(place.lease)[WORD];
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
@@ -260,16 +288,19 @@ export class KubernetesBackend implements Backend {
 
 /** The annotation with the run records. */
 const BOOK = 'elect-run/runs';
+/** The annotation with a word for the leader. */
+const WORD = 'elect-run/word';
 /** The annotation with the holder's name and token, for observers. */
 const TOKEN = 'elect-run/token';
 
 const annotationsOf = (lease: Lease | undefined): Record<string, string> =>
   (lease?.metadata.annotations as Record<string, string> | undefined) ?? {};
 
-const withAnnotation = (lease: Lease, name: string, text: string): Lease => ({
-  ...lease,
-  metadata: { ...lease.metadata, annotations: { ...annotationsOf(lease), [name]: text } },
-});
+/** Undefined: without it. */
+function withAnnotation(lease: Lease, name: string, text: string | undefined): Lease {
+  const annotations = { ...annotationsOf(lease), [name]: text };
+  return { ...lease, metadata: { ...lease.metadata, annotations } };
+}
 
 function observe(place: KubernetesPlace, lease: Lease | undefined): void {
   place.lease = lease;

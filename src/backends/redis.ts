@@ -16,7 +16,7 @@ import { RedisConnection } from './redis/connection.ts';
 import observeScript from './redis/observe.lua';
 import releaseScript from './redis/release.lua';
 import renewScript from './redis/renew.lua';
-import type { RedisSpec } from './redis/spec.ts';
+import { type RedisSpec, rightsFor } from './redis/spec.ts';
 import writeBookScript from './redis/write-book.lua';
 
 interface RedisPlace extends Place {
@@ -41,8 +41,7 @@ const SHORTEST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 200;
 /** How long a baton waits for somebody who has looked and is about to wait. */
 const BATON_MS = 5000;
-/** What is called, by us or in a script of ours. */
-const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
+const WORD_MS = 60_000;
 /** The answers of write-book.lua that are not 1. */
 const GONE = 0;
 const CHANGED = 2;
@@ -66,6 +65,7 @@ export class RedisBackend implements Backend {
   readonly #token: string;
   readonly #baton: string;
   readonly #book: string;
+  readonly #word: string;
 
   constructor(spec: RedisSpec, candidate: Candidate) {
     this.#spec = spec;
@@ -74,9 +74,8 @@ export class RedisBackend implements Backend {
     this.#token = `{${candidate.election}}:token`;
     this.#baton = `{${candidate.election}}:baton`;
     this.#book = `{${candidate.election}}:runs`;
-    const keys = [this.#lock, this.#token, this.#baton, this.#book].map((key) => `~${key}`);
-    const rights = `${keys.join(' ')} ${COMMANDS}${spec.waitReplicas > 0 ? ' +wait' : ''}${spec.database > 0 ? ' +select' : ''}`;
-    this.#connection = new RedisConnection(spec, candidate.requestMs, rights);
+    this.#word = `{${candidate.election}}:word`;
+    this.#connection = new RedisConnection(spec, candidate.requestMs, rightsFor(candidate.election, spec));
     const scheme = `${spec.tls ? 'rediss' : 'redis'}${spec.master === undefined ? '' : '+sentinel'}`;
     this.url = `${scheme}://${spec.endpoints.join(',')}/${spec.master ?? (spec.database || '')}`.replace(/\/$/, '');
   }
@@ -176,6 +175,16 @@ export class RedisBackend implements Backend {
         ? undefined
         : { id, token: token ?? undefined, since: undefined, leftMs: leftMs < 0 ? undefined : leftMs };
     return { leader, waiting: undefined };
+  }
+
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    await this.#connection.call<unknown>(signal, (client) =>
+      word === undefined ? client.del(this.#word) : client.set(this.#word, word, 'PX', WORD_MS),
+    );
+  }
+
+  async readWord(_place: RedisPlace, signal: AbortSignal): Promise<string | undefined> {
+    return (await this.#connection.call(signal, (client) => client.get(this.#word))) ?? undefined;
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {

@@ -22,14 +22,16 @@ import {
   CODES,
   CONTAINER,
   type Done,
+  EPHEMERAL,
   EPHEMERAL_SEQUENTIAL,
   isAnswer,
   loadLibrary,
+  PERSISTENT,
   READ,
 } from './zookeeper/library.ts';
 import { isCertain, isSeat, lineOf, type Seat, seatPrefix } from './zookeeper/line.ts';
 import { Session } from './zookeeper/session.ts';
-import { BOOKS, type ZooKeeperSpec } from './zookeeper/spec.ts';
+import { BOOKS, WORDS, type ZooKeeperSpec } from './zookeeper/spec.ts';
 
 interface ZooKeeperPlace extends Place {
   /** What our znode's name begins with, and nobody else's. */
@@ -61,6 +63,7 @@ export class ZooKeeperBackend implements Backend {
   readonly #candidate: Candidate;
   readonly #parent: string;
   readonly #book: string;
+  readonly #word: string;
   readonly #acl: Acl;
   readonly #sessions = new Set<Session>();
   /** One that no place has yet. */
@@ -71,7 +74,9 @@ export class ZooKeeperBackend implements Backend {
     this.#spec = spec;
     this.#candidate = candidate;
     this.#parent = `${spec.chroot}/${candidate.election.replace(/^\//, '')}`;
-    this.#book = `${spec.chroot}/${BOOKS}/${encodeURIComponent(candidate.election.replace(/^\//, ''))}`;
+    const node = encodeURIComponent(candidate.election.replace(/^\//, ''));
+    this.#book = `${spec.chroot}/${BOOKS}/${node}`;
+    this.#word = `${spec.chroot}/${WORDS}/${node}`;
     this.#acl = spec.auth
       ? [
           { perms: ALL, scheme: 'auth', auth: '' }, // whoever this session is
@@ -219,6 +224,34 @@ export class ZooKeeperBackend implements Backend {
     };
   }
 
+  /** It goes with the session of whoever left it. */
+  async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
+    const session = this.#sessionForBook();
+    try {
+      await session
+        .call(signal, (client, done: Done<[]>) => client.a_delete_(this.#word, -1, done))
+        .catch((error) => {
+          if (!isAnswer(error, CODES.noNode)) throw error;
+        });
+      if (word !== undefined) await this.#create(this.#word, Buffer.from(word), EPHEMERAL, session, signal);
+    } catch (error) {
+      throw this.#read(error, this.#word);
+    }
+  }
+
+  async readWord(place: ZooKeeperPlace, signal: AbortSignal): Promise<string | undefined> {
+    const session = place.session ?? this.#sessionForBook();
+    try {
+      const [, data] = await session.call(signal, (client, done: Done<[unknown, Buffer | null]>) =>
+        client.a_get(this.#word, false, done as never),
+      );
+      return data?.toString();
+    } catch (error) {
+      if (isAnswer(error, CODES.noNode)) return undefined;
+      throw this.#read(error, this.#word);
+    }
+  }
+
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
     const session = this.#sessionForBook();
     try {
@@ -264,20 +297,24 @@ export class ZooKeeperBackend implements Backend {
     return this.#idle;
   }
 
-  /** Not containers: it is to outlive its election. */
-  async #createBook(session: Session, data: Buffer, signal: AbortSignal): Promise<void> {
-    const make = (path: string, text: Buffer) =>
-      session.call(signal, (client, done: Done<[string]>) => client.a_create(path, text, 0, done));
-    await make(this.#book, data).catch(async (error) => {
+  /** What is above it is not made as containers: it is to outlive its election. */
+  async #create(path: string, data: Buffer, flags: number, session: Session, signal: AbortSignal): Promise<void> {
+    const make = (node: string, text: Buffer, how: number) =>
+      session.call(signal, (client, done: Done<[string]>) => client.a_create(node, text, how, done));
+    await make(path, data, flags).catch(async (error) => {
       if (!isAnswer(error, CODES.noNode)) throw error;
-      const parts = this.#book.split('/').slice(1, -1);
+      const parts = path.split('/').slice(1, -1);
       for (const depth of parts.keys()) {
-        await make(`/${parts.slice(0, depth + 1).join('/')}`, Buffer.alloc(0)).catch((problem) => {
+        await make(`/${parts.slice(0, depth + 1).join('/')}`, Buffer.alloc(0), PERSISTENT).catch((problem) => {
           if (!isAnswer(problem, CODES.nodeExists) && !isAnswer(problem, CODES.noAuth)) throw problem;
         });
       }
-      await make(this.#book, data);
+      await make(path, data, flags);
     });
+  }
+
+  async #createBook(session: Session, data: Buffer, signal: AbortSignal): Promise<void> {
+    await this.#create(this.#book, data, PERSISTENT, session, signal);
     if (this.#spec.auth)
       await session.call(signal, (client, done: Done<[]>) => client.a_set_acl(this.#book, -1, this.#acl, done));
   }
@@ -447,7 +484,7 @@ export class ZooKeeperBackend implements Backend {
       const { auth } = this.#spec;
       const who = auth ? `user ${auth.username} (or its password is wrong)` : 'nobody without --user';
       return new Refused(
-        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create${path === this.#book ? ' and write' : ' and delete'} on ${path}`,
+        `zookeeper: ${who} ${auth ? 'may not do this' : 'may do this'}; needed are read, create${path !== this.#parent ? ' and write' : ' and delete'} on ${path}`,
       );
     }
     if (isAnswer(error, CODES.noChildrenForEphemerals))

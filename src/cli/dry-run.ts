@@ -10,9 +10,12 @@ import { describeLeader, describeWaiting, rows } from './view.ts';
 /** `--dry-run`: connects, prints what would be done and who leads, and changes nothing. Throws a Failure. */
 export async function dryRun(config: Config, backend: Backend, agenda: string | undefined): Promise<number> {
   const { command, args, election, id, timing } = config;
-  const seen = await backend.observe(within(PATIENCE_MS)).catch((error) => {
-    throw asFailure(error, backend.url);
-  });
+  const seen = await backend
+    .observe(within(PATIENCE_MS))
+    .catch((error) => {
+      throw asFailure(error, backend.url);
+    })
+    .finally(() => backend[Symbol.asyncDispose]());
   const { waiting } = seen;
   const next = waiting && `; ${waiting.length > 0 ? describeWaiting(seen).join(', ') : 'this one'} would be next`;
   process.stdout.write(

@@ -48,7 +48,7 @@ export function describe(event: Event): string {
       return `lease renewed in ${event.tookMs}ms, ${validity}`;
     }
     case 'suspended':
-      return `leadership in doubt: ${event.reason}; the child is stopped in ${formatDuration(event.stopInMs)} unless a renewal gets through`;
+      return `leadership in doubt: ${event.reason}; stepping down in ${formatDuration(event.stopInMs)} unless a renewal gets through`;
     case 'resumed':
       return 'leadership confirmed again';
     case 'stepping-down':
@@ -56,13 +56,17 @@ export function describe(event: Event): string {
         ? `stepping down: ${event.reason}; TERM to the child now, KILL in ${formatDuration(event.killInMs)}`
         : `stepping down: ${event.reason}; KILL to the child now`;
     case 'deposed':
-      return `leadership lost, the child is stopped: ${event.reason}`;
+      return `leadership lost: ${event.reason}`;
     case 'signalled':
       return event.forwarded ? `${event.signal} passed on to the child` : `${event.signal} received`;
     case 'notified':
       return `the child notified ${event.lines.join(', ')}`;
     case 'ended':
       return event.signal ? `the child died of ${event.signal}` : `the child ended with status ${event.status}`;
+    case 'record-unavailable':
+      return `the run record can be neither read nor written now, and is tried again: ${event.reason}`;
+    case 'cut-off':
+      return `slot ${event.slot} was cut off, since we were asked to end: the next leader runs it again, unless --rerun is never`;
     case 'unrecorded':
       return `the end of slot ${event.slot} could not be recorded, and it may be run again: ${event.reason}`;
     case 'holding':

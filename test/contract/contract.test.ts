@@ -217,6 +217,23 @@ for (const kind of STORES) {
       expect((await observer.backend.observe(patience())).leader).toBeUndefined();
     });
 
+    test('a word for the leader is read by the leader, and can be taken back', async () => {
+      inElection();
+      const [first, operator] = [await enter('first'), await enter('operator')];
+      await lead(first);
+      await first.backend.renew(first.place, patience());
+      expect(await first.backend.readWord(first.place, patience())).toBeUndefined();
+      for (const word of ['one', 'two']) {
+        await operator.backend.leaveWord(word, patience());
+        await first.backend.renew(first.place, patience());
+        expect(await first.backend.readWord(first.place, patience())).toBe(word);
+      }
+      await operator.backend.leaveWord(undefined, patience());
+      await operator.backend.leaveWord(undefined, patience());
+      await first.backend.renew(first.place, patience());
+      expect(await first.backend.readWord(first.place, patience())).toBeUndefined();
+    });
+
     test('the book is written by the leader only, in place of what was read, and outlives its leaders', async () => {
       inElection();
       const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];

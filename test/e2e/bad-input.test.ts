@@ -487,7 +487,10 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     expectOneLine(await refused(`redis://${endpoint}`), /authentication is on: give --user and --password-file/);
     expectOneLine(await refused(`redis://app:${SECRET}@${endpoint}`), /wrong user or password/);
     const missing = await refused(guarded.url);
-    expectOneLine(missing, /user app may not do this .*; grant ~x ~\{x\}:token ~\{x\}:baton ~\{x\}:runs \+eval/);
+    expectOneLine(
+      missing,
+      /user app may not do this .*; grant ~x ~\{x\}:token ~\{x\}:baton ~\{x\}:runs ~\{x\}:word \+eval/,
+    );
     expect(missing.code).toBe(77);
     expect((await guarded.cli('keys', '*')).trim()).toBe('');
   });

@@ -1,6 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
@@ -37,6 +39,20 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
       waiting: null,
       runs: [],
     });
+  });
+
+  test('whoever may only read the files is told, too', async () => {
+    const leader = elect(['-b', backend, '-n', 'read-only', '--', 'sleep', '60']);
+    const { token, id } = await leader.event('elected');
+    const tokenFile = join(backend.slice('file:'.length), 'read-only.token');
+    chmodSync(tokenFile, 0o444);
+    chmodSync(backend.slice('file:'.length), 0o755);
+    const args = ['status', '-b', backend, '-n', 'read-only'];
+    const prefix = process.getuid!() === 0 ? ['setpriv', '--reuid', '65534', '--clear-groups'] : [];
+    const { code, stdout, stderr } = await elect(args, { prefix }).ended;
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
+    expect(stdout.toString()).toContain(`${id}, token ${token}`);
   });
 
   test('inside of the command it needs no options', async () => {
@@ -108,6 +124,28 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     const { code, stderr } = await run(...args);
     expect(code).toBe(64);
     expect(stderr).toMatch(says);
+  });
+});
+
+describe('a store that accepts and does not answer', () => {
+  afterEach(endAll);
+
+  test.each([
+    ['status', []],
+    ['--dry-run', ['--', 'true']],
+  ])('%s: a signal is not kept waiting', async (what, rest) => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void silent.close());
+    await once(silent, 'listening');
+    const connected = once(silent, 'connection');
+    const { port } = silent.address() as AddressInfo;
+    const run = elect([what, '-b', `redis://127.0.0.1:${port}`, '-n', 'a', ...rest]);
+    const [socket] = await connected;
+    socket.on('error', () => {});
+    const askedAt = performance.now();
+    run.kill('SIGINT');
+    expect((await run.ended).code).toBe(130);
+    expect(performance.now() - askedAt).toBeLessThan(1000);
   });
 });
 

@@ -187,7 +187,7 @@ describeWith(['python3'], 'STATUS', () => {
     const run = elect(args, { env: socket.env });
     await run.event('started');
     await member!.freeze();
-    await socket.hears(/^STATUS=leadership in doubt: .* the child is stopped in/);
+    await socket.hears(/^STATUS=leadership in doubt: .* stepping down in/);
     member!.thaw();
     await run.event('resumed');
     await until(() => /^STATUS=leading with token/.test(socket.lines.at(-1)!), 'leading again');

@@ -132,6 +132,7 @@ export class Etcd {
     await asNobody('role', 'add', 'app');
     await asNobody('role', 'grant-permission', 'app', 'readwrite', '--prefix=true', '/jobs/');
     await asNobody('role', 'grant-permission', 'app', 'readwrite', '--prefix=true', 'elect-run-runs//jobs/');
+    await asNobody('role', 'grant-permission', 'app', 'readwrite', '--prefix=true', 'elect-run-words//jobs/');
     await asNobody('user', 'add', 'app:apppw');
     await asNobody('user', 'grant-role', 'app', 'app');
     await asNobody('auth', 'enable');

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, test } from 'vitest';
 import { CGROUP2 } from './cgroups.ts';
 import { KUBE_APISERVER } from './kube-apiserver.ts';
+import { POSTGRESQL } from './postgresql.ts';
 
 /** What a test may need from the machine. The value: undefined when it is there, else why not and how to get it. */
 const NEEDS = {
@@ -16,6 +17,9 @@ const NEEDS = {
     file('Curator', '/usr/share/java/curator-recipes.jar', 'libcurator-recipes-java') ??
     program('javac', 'default-jdk-headless'),
   kazoo: () => file('Kazoo', '/usr/lib/python3/dist-packages/kazoo/__init__.py', 'python3-kazoo'),
+  sqlite3: () => program('sqlite3', 'sqlite3'),
+  postgresql: () => (POSTGRESQL === undefined ? 'PostgreSQL is not installed: apt-get install postgresql' : undefined),
+  curl: () => program('curl', 'curl'),
   openssl: () => program('openssl', 'openssl'),
   flock: () => program('flock', 'util-linux'),
   tmux: () => program('tmux', 'tmux'),

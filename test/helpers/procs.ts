@@ -51,6 +51,19 @@ export function processorMs(pid: number): number {
 /** Stopped by SIGSTOP or the like. */
 export const isStopped = (pid: number): boolean => stat(pid)?.state === 'T';
 
+/** A process and all that it has started and that has not been orphaned, stopped. Resolves with their pids. */
+export async function freezeTree(root: number): Promise<number[]> {
+  const frozen = [root];
+  for (const pid of frozen) {
+    signal(pid, 'SIGSTOP');
+    await until(() => isStopped(pid) || !alive(pid), `${pid} is frozen`);
+    frozen.push(...childrenOf(pid)); // of a stopped one there will be no more
+  }
+  return frozen;
+}
+
+export const sessionOf = (pid: number): number | undefined => stat(pid)?.session;
+
 /** Blocked in flock(2), which waits for a lock. */
 export function waitsForLock(pid: number): boolean {
   try {

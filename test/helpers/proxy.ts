@@ -11,17 +11,22 @@ class Pipe {
   #held: Buffer[] | undefined;
   #isEnded = false;
 
-  constructor(from: Socket, to: Socket, isHeld: boolean) {
+  constructor(from: Socket, to: Socket, isHeld: boolean, delayMs: number) {
     this.#to = to;
     if (isHeld) this.hold();
-    from.on('data', (chunk) => {
-      if (this.#held) this.#held.push(chunk);
-      else to.write(chunk);
-    });
-    from.on('close', () => {
-      this.#isEnded = true;
-      if (!this.#held) to.end();
-    });
+    const later = (act: () => void) => (delayMs === 0 ? act() : void setTimeout(act, delayMs));
+    from.on('data', (chunk) =>
+      later(() => {
+        if (this.#held) this.#held.push(chunk);
+        else to.write(chunk);
+      }),
+    );
+    from.on('close', () =>
+      later(() => {
+        this.#isEnded = true;
+        if (!this.#held) to.end();
+      }),
+    );
   }
 
   hold(): void {
@@ -44,14 +49,18 @@ export class Link {
   #holds: Required<Directions> = { toServer: false, fromServer: false };
   readonly #onSent = new Set<(chunk: Buffer) => void>();
 
-  private constructor(target: string) {
+  readonly #delayMs: number;
+
+  private constructor(target: string, delayMs: number) {
+    this.#delayMs = delayMs;
     const [, host, port] = /^(.*):(\d+)$/.exec(target)!;
     this.#target = { host: host!, port: Number(port) };
     this.#server = createServer((client) => this.#accept(client));
   }
 
-  static async start(target: string): Promise<Link> {
-    const link = new Link(target);
+  /** `delayMs`: how long everything is under way, in each direction. */
+  static async start(target: string, delayMs = 0): Promise<Link> {
+    const link = new Link(target, delayMs);
     await new Promise<void>((resolve) => link.#server.listen(0, '127.0.0.1', resolve));
     links.add(link);
     return link;
@@ -112,8 +121,8 @@ export class Link {
     });
     const connection = {
       sockets: [client, server],
-      toServer: new Pipe(client, server, this.#holds.toServer),
-      fromServer: new Pipe(server, client, this.#holds.fromServer),
+      toServer: new Pipe(client, server, this.#holds.toServer, this.#delayMs),
+      fromServer: new Pipe(server, client, this.#holds.fromServer, this.#delayMs),
     };
     this.#connections.add(connection);
     let open = 2;

@@ -26,6 +26,10 @@ test.each([
   [15_000, '15s'],
   [120_000, '2m'],
   [5_400_000, '1h30m'],
+  [999.7, '1s'],
+  [59_970, '1m'],
+  [119_700, '2m'],
+  [3_599_999, '1h'],
   [Number.POSITIVE_INFINITY, 'for ever'],
 ])('%d ms is shown as %s', (ms, text) => {
   expect(formatDuration(ms)).toBe(text);

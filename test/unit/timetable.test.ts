@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 import type { Leader } from '../../src/agenda.ts';
 import { type Backend, type Book, Changed, Gone } from '../../src/backend.ts';
 import type { Event } from '../../src/events.ts';
@@ -7,9 +7,10 @@ import { readSlots } from '../../src/slots.ts';
 import { OneSlot, Schedule, type SchedulePolicy } from '../../src/timetable.ts';
 
 const MINUTE_MS = 60_000;
+const NOW = Date.parse('2026-03-01T12:00:30Z');
 
 // The clock on the wall stands still, half a minute after a slot.
-beforeAll(() => void vi.useFakeTimers({ toFake: ['Date'], now: Date.parse('2026-03-01T12:00:30Z') }));
+beforeAll(() => void vi.useFakeTimers({ toFake: ['Date'], now: NOW }));
 afterAll(() => void vi.useRealTimers());
 
 /** A book in memory. `lose`: the next write is carried out, and its answer lost. */
@@ -177,6 +178,28 @@ test('with --catch-up 0 none', async () => {
   const shelf = new Shelf();
   shelf.write(JSON.stringify({ runs: [run(minutesAgo(3))] }));
   expect(await dueNow(schedule(shelf, { catchUpMs: 0 }))).toBeUndefined();
+});
+
+test('a slot that was run far ahead of our clock: nothing runs before it, and that is said', async () => {
+  const [slot, warning] = [minutesAgo(-9), { type: 'warning', message: expect.stringMatching(/clock/) }];
+  const shelf = new Shelf();
+  shelf.write(JSON.stringify({ runs: [run(slot)] }));
+  events.length = 0;
+  expect(await dueNow(schedule(shelf))).toBeUndefined();
+  expect(events).toMatchObject([warning, { type: 'scheduled', slot: minutesAgo(-10) }]);
+  events.length = 0;
+  expect(await oneSlot(shelf, minutesAgo(0)).isSettled(patience())).toBe(true);
+  expect(events).toMatchObject([warning, { type: 'slot-settled' }]);
+});
+
+test('with --catch-up 0 a slot that was waited for is run, though the clock is looked at a moment later', async () => {
+  const shelf = new Shelf();
+  shelf.write(JSON.stringify({ runs: [run(minutesAgo(0))] }));
+  const next = schedule(shelf, { catchUpMs: 0 }).next(leader('5'), patience());
+  const slot = minutesAgo(-1);
+  vi.setSystemTime(at(slot) + 20);
+  onTestFinished(() => void vi.setSystemTime(NOW));
+  expect(await next).toEqual({ slot });
 });
 
 test('a slot that was cut off is run by the next leader, unless a later one has come', async () => {

@@ -13,6 +13,8 @@ export interface EtcdSpec {
 
 /** Above the run records, which must not stand in any election's line. */
 export const BOOKS = 'elect-run-runs';
+/** Above the words that are left for leaders. */
+export const WORDS = 'elect-run-words';
 /** Above what observers are told of a leader. */
 export const LEADERS = 'elect-run-leaders';
 
@@ -50,7 +52,7 @@ export const etcdReader: SpecReader<EtcdSpec> = {
   checkElection(election, shown) {
     if (/^\/*$/.test(election) || election.endsWith('/'))
       throw usage(`--name "${shown}" must not end with "/": elect-run adds it`);
-    if ([BOOKS, LEADERS].some((kept) => election === kept || election.startsWith(`${kept}/`)))
+    if ([BOOKS, LEADERS, WORDS].some((kept) => election === kept || election.startsWith(`${kept}/`)))
       throw usage(`--name "${shown}" is where elect-run keeps records of its own; choose another name`);
     if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
   },

@@ -17,10 +17,11 @@ export interface KubernetesSpec {
 /** Where the kubelet puts it in every pod, unless `automountServiceAccountToken` is false. */
 const SERVICE_ACCOUNT_TOKEN = '/var/run/secrets/kubernetes.io/serviceaccount/token';
 
-const LONGEST_NAME = 253;
-
 /** The name of the Lease with an election's run records ends so. */
 export const BOOK_SUFFIX = '.elect-run-runs';
+
+/** An object's name has 253 characters at the most. */
+const LONGEST_NAME = 253 - BOOK_SUFFIX.length;
 
 export const kubernetesReader: SpecReader<KubernetesSpec> = {
   schemes: ['kubernetes', 'k8s'],
@@ -76,8 +77,7 @@ function isThere(file: string): boolean {
 
 /** The name of an object is a DNS subdomain (RFC 1123). */
 function whyNoName(name: string): string | undefined {
-  const longest = LONGEST_NAME - BOOK_SUFFIX.length;
-  if (name.length > longest) return `it is longer than ${longest} characters`;
+  if (name.length > LONGEST_NAME) return `it is longer than ${LONGEST_NAME} characters`;
   if (name.endsWith(BOOK_SUFFIX)) return `"${BOOK_SUFFIX}" is where elect-run keeps its run records`;
   if (/[^a-z0-9.-]/.test(name)) return 'only a-z, 0-9, "-" and "." are allowed';
   if (!name.split('.').every((label) => /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(label)))
@@ -94,4 +94,5 @@ const suggestion = (name: string): string =>
     .filter(Boolean)
     .join('.')
     .slice(0, LONGEST_NAME)
+    .replaceAll(BOOK_SUFFIX, '')
     .replace(/[-.]+$/, '');

@@ -30,6 +30,15 @@ export interface RedisSpec {
   waitReplicas: number;
 }
 
+/** What is called, by us or in a script of ours. */
+const COMMANDS = '+eval +get +set +del +pttl +pexpire +time +rpush +blpop';
+
+/** As ACL SETUSER takes it. */
+export function rightsFor(election: string, { waitReplicas, database }: RedisSpec): string {
+  const keys = [election, ...['token', 'baton', 'runs', 'word'].map((what) => `{${election}}:${what}`)];
+  return `${keys.map((key) => `~${key}`).join(' ')} ${COMMANDS}${waitReplicas > 0 ? ' +wait' : ''}${database > 0 ? ' +select' : ''}`;
+}
+
 const FORM = 'redis[://host:port[/DB]], rediss://… or redis+sentinel://host:port,…/MASTER';
 const SCHEMES = ['redis', 'rediss', 'redis+sentinel', 'rediss+sentinel'];
 const MOST_REPLICAS = 100;
@@ -71,7 +80,7 @@ export const redisReader: SpecReader<RedisSpec> = {
 
   checkElection(election, shown) {
     if (Buffer.byteLength(election) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
-    if (/^\{.*\}:(token|baton|runs)$/s.test(election))
+    if (/^\{.*\}:(token|baton|runs|word)$/s.test(election))
       throw usage(`--name "${shown}" is a key that elect-run keeps for another election; choose another name`);
   },
 };

@@ -44,6 +44,8 @@ export interface Stat {
 
 export type Acl = { perms: number; scheme: string; auth: string }[];
 
+export const PERSISTENT = 0;
+export const EPHEMERAL = 1;
 export const EPHEMERAL_SEQUENTIAL = 3;
 export const CONTAINER = 4;
 export const READ = 1;
@@ -56,6 +58,7 @@ export const CODES = {
   badVersion: -103,
   noChildrenForEphemerals: -108,
   nodeExists: -110,
+  notEmpty: -111,
   sessionExpired: -112,
   authFailed: -115,
   closing: -116,

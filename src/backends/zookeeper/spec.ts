@@ -20,6 +20,8 @@ export interface ZooKeeperSpec {
 
 /** Above the run records, which must not stand in any election's line. */
 export const BOOKS = 'elect-run-runs';
+/** Above the words that are left for leaders. */
+export const WORDS = 'elect-run-words';
 
 const DEFAULT_PORT = 2181;
 const FORM = 'zookeeper or zookeeper://host:port,host:port/chroot';
@@ -52,8 +54,8 @@ export const zookeeperReader: SpecReader<ZooKeeperSpec> = {
     const name = election.replace(/^\//, '');
     const wrong = whatIsWrong(name) ?? (/^zookeeper(\/|$)/.test(name) ? 'is ZooKeeper’s own' : undefined);
     if (wrong) throw usage(`--name "${shown}" ${wrong}; ZooKeeper takes it for the path of a znode`);
-    if (name === BOOKS || name.startsWith(`${BOOKS}/`))
-      throw usage(`--name "${shown}" is where elect-run keeps its run records; choose another name`);
+    if ([BOOKS, WORDS].some((kept) => name === kept || name.startsWith(`${kept}/`)))
+      throw usage(`--name "${shown}" is where elect-run keeps records of its own; choose another name`);
     if (Buffer.byteLength(name) > 1024) throw usage(`--name "${shown}…" is longer than 1024 bytes`);
   },
 };

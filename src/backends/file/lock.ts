@@ -1,0 +1,96 @@
+import { spawn } from 'node:child_process';
+import { closeSync, fstatSync, statSync, watch } from 'node:fs';
+import { dirname } from 'node:path';
+import { isNodesOwn } from '../../adoption.ts';
+import { Gone, type Place } from '../../backend.ts';
+import { pause } from '../../clock.ts';
+import { lookUpCommand } from '../../lookup.ts';
+import { tryLock } from '../../native.ts';
+import { printable } from '../../text.ts';
+
+/** Nothing of it runs out. The child inherits the open file, and with it the lock. */
+export interface FilePlace extends Place {
+  inheritFd: number | undefined;
+}
+
+/** flock(2) on a file that may be deleted or replaced by anybody: what is held then is a lock on nothing. */
+export class LockFile {
+  readonly #file: string;
+  readonly #open: () => number;
+
+  constructor(file: string, open: () => number) {
+    this.#file = file;
+    this.#open = open;
+  }
+
+  newPlace(): FilePlace {
+    return { ttlMs: undefined, handle: undefined, inheritFd: undefined };
+  }
+
+  /** Without waiting. */
+  tryLock(place: FilePlace): boolean {
+    for (;;) {
+      place.inheritFd ??= this.#open();
+      const fd = place.inheritFd;
+      if (!tryLock(fd)) return false;
+      if (isSameFile(fd, this.#file)) return true;
+      // It was deleted while we waited for it.
+      this.release(place);
+    }
+  }
+
+  /** Waits as flock(1) does, on our own open file: its lock is ours the moment that it ends. Without flock(1), looks ten times a second. */
+  async vacancy(place: FilePlace, signal: AbortSignal): Promise<void> {
+    let flock: string;
+    try {
+      flock = lookUpCommand('flock');
+    } catch {
+      return pause(100, signal);
+    }
+    const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
+    isNodesOwn(helper);
+    await new Promise<void>((resolve) => {
+      const stop = () => helper.kill('SIGKILL');
+      signal.addEventListener('abort', stop);
+      helper.once('error', () => resolve());
+      helper.once('exit', () => {
+        signal.removeEventListener('abort', stop);
+        resolve();
+      });
+      if (signal.aborted) stop();
+    });
+  }
+
+  /** Throws Gone. */
+  mustBeOurs(place: FilePlace): void {
+    if (place.inheritFd === undefined || !isSameFile(place.inheritFd, this.#file))
+      throw new Gone(`${printable(this.#file)} was deleted or replaced`);
+  }
+
+  gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
+    return new Promise((resolve) => {
+      try {
+        const watcher = watch(dirname(this.#file), { signal, persistent: false }, () => {
+          try {
+            this.mustBeOurs(place);
+          } catch (error) {
+            resolve(error as Gone);
+          }
+        });
+        watcher.on('error', () => {}); // renewals look as well
+      } catch {}
+    });
+  }
+
+  release(place: FilePlace): void {
+    if (place.inheritFd === undefined) return; // killed: the kernel has freed the lock
+    closeSync(place.inheritFd);
+    place.inheritFd = undefined;
+  }
+}
+
+function isSameFile(fd: number, file: string): boolean {
+  const ours = fstatSync(fd);
+  const theirs = statSync(file, { throwIfNoEntry: false });
+  return theirs !== undefined && ours.ino === theirs.ino && ours.dev === theirs.dev;
+}

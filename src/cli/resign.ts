@@ -1,0 +1,89 @@
+import { hostname, userInfo } from 'node:os';
+import type { Observation } from '../backend.ts';
+import type { ElectionOptions } from '../cli.ts';
+import { now, pause, within } from '../clock.ts';
+import { formatDuration, parseDuration } from '../durations.ts';
+import { EXIT, Failure, usage } from '../outcome.ts';
+import { isMeant, type Request } from '../requests.ts';
+import { printable } from '../text.ts';
+import { lookAt, openElection, type Watched } from './election.ts';
+import { asFailure } from './trouble.ts';
+import { describeLeader } from './view.ts';
+
+const DEFAULT_WAIT = '60s';
+const LOOK_EVERY_MS = 250;
+const REQUEST_MS = 5000;
+
+export interface ResignOptions extends ElectionOptions {
+  wait?: string;
+  to?: string;
+}
+
+/** `elect-run resign`: asks the leader to step down in good order, and waits until it has. Throws a Failure. */
+export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv): Promise<number> {
+  const waitMs = readWait(options.wait ?? DEFAULT_WAIT);
+  const watched = await openElection(options, env);
+  const { leader } = await lookAt(watched);
+  if (!leader) throw new Failure(EXIT.standby, `nobody leads ${watched.election}`);
+  const { id, token } = leader;
+  if (id === undefined || token === undefined)
+    throw new Failure(
+      EXIT.unavailable,
+      `${describeLeader({ leader, waiting: undefined })} leads ${watched.election}, and cannot be asked: it tells no token, so it is another program, or has only just come to lead`,
+    );
+  const { to } = options;
+  const request: Request = {
+    id,
+    token,
+    by: `${userInfo().username}@${hostname()}`,
+    ...(to === undefined ? {} : { to }),
+  };
+  await leave(watched, JSON.stringify(request));
+  try {
+    const next = await successor(watched, leader, waitMs, to);
+    process.stdout.write(`${printable(id)} has stepped down; now leads: ${describeLeader(next)}\n`);
+    return 0;
+  } finally {
+    await leave(watched, undefined).catch(() => {}); // it is forgotten by itself, or names a leader that is gone
+    await watched.backend[Symbol.asyncDispose]();
+  }
+}
+
+function readWait(text: string): number {
+  try {
+    return parseDuration(text);
+  } catch (error) {
+    throw usage(`--wait ${(error as Error).message}`);
+  }
+}
+
+async function leave({ backend }: Watched, word: string | undefined): Promise<void> {
+  await backend.leaveWord(word, within(REQUEST_MS)).catch((error) => {
+    throw asFailure(error, backend.url);
+  });
+}
+
+async function successor(
+  watched: Watched,
+  { id, token }: NonNullable<Observation['leader']>,
+  waitMs: number,
+  to: string | undefined,
+): Promise<Observation> {
+  let seen: Observation = { leader: undefined, waiting: undefined };
+  let hasSteppedDown = false;
+  for (const giveUpAt = now() + waitMs; now() < giveUpAt; await pause(LOOK_EVERY_MS)) {
+    seen = await lookAt(watched);
+    hasSteppedDown ||= seen.leader?.id !== id || (seen.leader?.token ?? token) !== token;
+    // The others give way to that one, each of them once.
+    if (hasSteppedDown && (to === undefined || isMeant(seen.leader?.id ?? '', to))) return seen;
+  }
+  if (hasSteppedDown)
+    throw new Failure(
+      EXIT.unavailable,
+      `${printable(String(id))} has stepped down, but ${printable(String(to))} does not lead within ${formatDuration(waitMs)}; now leads: ${describeLeader(seen)}`,
+    );
+  throw new Failure(
+    EXIT.unavailable,
+    `${printable(String(id))} did not step down within ${formatDuration(waitMs)}: it may forbid it (--no-remote-resign), lack the right to read the request, or renew more rarely`,
+  );
+}

@@ -1,0 +1,140 @@
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
+import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { Etcd } from '../helpers/etcd.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { clearOracles, Oracle } from '../helpers/oracle.ts';
+import { stopServers } from '../helpers/servers.ts';
+
+type Access = ReturnType<CronStore['access']>;
+
+const FLAGS = ['--profile', 'aggressive', '--grace', '500ms'];
+
+async function resign({ backend, env }: Access, ...args: string[]) {
+  const { code, stdout, stderr } = await elect(['resign', '-b', backend, ...args], {
+    env: { ELECT_RUN_LOG_FORMAT: 'plain', ...env },
+  }).ended;
+  return { code, stdout: stdout.toString(), stderr };
+}
+
+function stepsDown(access: () => Access): void {
+  const stand = (oracle: Oracle, name: string, label: string, ...flags: string[]): Elect =>
+    elect(['-v', '-b', access().backend, '-n', name, '--id', label, ...FLAGS, ...flags, '--', ...oracle.job()], {
+      env: access().env ?? {},
+    });
+
+  test('the leader is asked, its job is stopped, and the next one in line leads', async () => {
+    const oracle = new Oracle();
+    const [first, second] = [stand(oracle, 'asked', 'first'), stand(oracle, 'asked', 'second')];
+    await Promise.race([first.event('started'), second.event('started')]);
+    await oracle.started(1);
+    const [leader, next] = oracle.starts()[0]!.who.startsWith('first') ? [first, second] : [second, first];
+    await next.event('standby');
+    const { code, stdout } = await resign(access(), '-n', 'asked');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^(first|second)-\S+ has stepped down; now leads: /);
+    expect((await leader.ended).code).toBe(79);
+    expect(leader.stderr).toMatch(/asks for it \(elect-run resign\)/);
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('with --on-lost rejoin it makes room for the others, and stands again', async () => {
+    const oracle = new Oracle();
+    const [first, second] = [
+      stand(oracle, 'rejoin', 'first', '--on-lost', 'rejoin'),
+      stand(oracle, 'rejoin', 'second', '--on-lost', 'rejoin'),
+    ];
+    await oracle.started(1);
+    const [leader, next] = oracle.starts()[0]!.who.startsWith('first') ? [first, second] : [second, first];
+    await next.event('standby');
+    expect((await resign(access(), '-n', 'rejoin')).code).toBe(0);
+    await next.event('started');
+    await leader.event('standby');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('--to: who is asked for leads next, whoever stands before it', async () => {
+    const oracle = new Oracle();
+    const leader = stand(oracle, 'to', 'first');
+    await oracle.started(1);
+    const line: Elect[] = [];
+    for (const label of ['second', 'third', 'fourth']) {
+      line.push(stand(oracle, 'to', label));
+      await line.at(-1)!.event('standby');
+    }
+    const { code, stdout } = await resign(access(), '-n', 'to', '--to', 'fourth');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^first-\S+ has stepped down; now leads: fourth-/);
+    expect((await leader.ended).code).toBe(79);
+    await line[2]!.event('started');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('--no-remote-resign: it leads on, and whoever asked is told: 69', async () => {
+    const oracle = new Oracle();
+    const leader = stand(oracle, 'firm', 'first', '--no-remote-resign');
+    await oracle.started(1);
+    const { code, stderr } = await resign(access(), '-n', 'firm', '--wait', '3s');
+    expect(code).toBe(69);
+    expect(stderr).toMatch(/first-\S+ did not step down within 3s: it may forbid it \(--no-remote-resign\)/);
+    expect(leader.process.exitCode).toBeNull();
+    oracle.verify(1);
+  });
+
+  test('nobody leads: 75', async () => {
+    const { code, stderr } = await resign(access(), '-n', 'idle');
+    expect(code).toBe(75);
+    expect(stderr).toMatch(/nobody leads idle/);
+  });
+}
+
+for (const kind of Object.values(CRON_STORES)) {
+  describeWith(['flock', ...kind.needs], `resign, with ${kind.name}`, () => {
+    let store: CronStore;
+    beforeAll(async () => {
+      store = await kind.start();
+    });
+    afterEach(async () => {
+      await endAll();
+      await clearOracles();
+    });
+    afterAll(stopServers);
+    stepsDown(() => store.access());
+  });
+}
+
+describeWith(['flock', 'etcd', 'etcdctl'], 'whom a request is for', () => {
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+  afterEach(async () => {
+    await endAll();
+    await clearOracles();
+  });
+  afterAll(stopServers);
+
+  test('another program cannot be asked, and is told so: 69', async () => {
+    await etcd.etcdctl('put', 'native/1', 'somebody');
+    const { code, stderr } = await resign({ backend: etcd.url }, '-n', 'native');
+    expect(code).toBe(69);
+    expect(stderr).toMatch(/somebody leads native, and cannot be asked/);
+  });
+
+  test('a request for an earlier leader is not obeyed by a later one', async () => {
+    const oracle = new Oracle();
+    const leader = elect(['-v', '-b', etcd.url, '-n', 'later', ...FLAGS, '--', ...oracle.job()]);
+    const { token } = await leader.event('elected');
+    const { id } = await leader.event('campaigning');
+    const earlier = BigInt(String(token)) - 1n;
+    await etcd.etcdctl('put', 'elect-run-words/later', JSON.stringify({ id, token: String(earlier), by: 'x' }));
+    const renewed = await leader.event('renewed', { after: leader.events.at(-1)! });
+    await leader.event('renewed', { after: renewed });
+    expect(leader.process.exitCode).toBeNull();
+    await etcd.etcdctl('put', 'elect-run-words/later', JSON.stringify({ id, token, by: 'x' }));
+    expect((await leader.ended).code).toBe(79);
+  });
+});

@@ -1,0 +1,76 @@
+import { beforeAll, expect, test } from 'vitest';
+import { Etcd } from '../../helpers/etcd.ts';
+import { describeWith } from '../../helpers/needs.ts';
+import { Oracle } from '../../helpers/oracle.ts';
+import { Link } from '../../helpers/proxy.ts';
+import { LOST, leaveNothingBehind, newElection, SHORT, stand, typesOf } from '../candidates.ts';
+
+const TERMINATED = 143;
+
+describeWith(['etcd', 'etcdctl', 'flock'], 'leadership is lost where nothing runs', () => {
+  leaveNothingBehind();
+  let etcd: Etcd;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+
+  test('TERM while the lease is given back after a loss ends elect-run, though it was to stand again', async () => {
+    const oracle = new Oracle();
+    const link = await Link.start(etcd.endpoints[0]!);
+    const [name, job, backend] = [newElection(), oracle.job(), `etcd://${link.endpoint}`];
+    const idle = stand({ name, job, backend, flags: [...SHORT, '--schedule', 'year'] });
+    await idle.event('scheduled');
+    link.hold();
+    await idle.event('deposed');
+    idle.kill('SIGTERM');
+    expect((await idle.ended).code).toBe(TERMINATED);
+  });
+
+  test.each([
+    ['its child is stopped', 'stepping-down'],
+    ['the lease is given back', 'deposed'],
+  ])('TERM while %s after a loss: --on-lost rejoin does not stand again', async (_, moment) => {
+    const oracle = new Oracle();
+    const link = await Link.start(etcd.endpoints[0]!);
+    const flags = [...SHORT, '--on-lost', 'rejoin'];
+    const leader = stand({
+      name: newElection(),
+      job: oracle.job('ignores-term'),
+      backend: `etcd://${link.endpoint}`,
+      flags,
+    });
+    await oracle.started(1);
+    link.hold();
+    await leader.event(moment);
+    leader.kill('SIGTERM');
+    expect((await leader.ended).code).toBe(LOST);
+    oracle.verify(1);
+  });
+
+  test('a loss during --hold is told as one, and the status is that of the job, which had ended', async () => {
+    const name = newElection();
+    const flags = [...SHORT, '--hold', '30s'];
+    const holder = stand({ name, job: ['sh', '-c', 'exit 6'], backend: etcd.url, flags });
+    await holder.event('holding');
+    await etcd.etcdctl('del', (await etcd.line(name))[0]!.key);
+    expect((await holder.ended).code).toBe(6);
+    expect(typesOf(holder).slice(-2)).toEqual(['holding', 'deposed']);
+  });
+
+  test('a run that ends with elect-run, which was asked to end, is run again by the next one', async () => {
+    const oracle = new Oracle();
+    const name = newElection();
+    const flags = [...SHORT, '--once-per', 'year'];
+    const entry = { name, job: oracle.job('works', 2), backend: etcd.url, flags };
+    const first = stand(entry);
+    await oracle.started(1);
+    const next = stand(entry);
+    await next.event('standby');
+    first.kill('SIGTERM');
+    expect((await first.ended).code).toBe(TERMINATED);
+    expect(typesOf(first)).toContain('cut-off');
+    expect((await next.ended).code).toBe(0);
+    oracle.verify(2);
+    expect(oracle.done()).toHaveLength(1);
+  });
+});
