@@ -1,4 +1,4 @@
-import { type Backend, Gone, type Place, Refused, Unusable, type Waiting } from './backend.ts';
+import { type Backend, Gone, type Leading, type Place, Refused, Unusable, type Waiting } from './backend.ts';
 import { now, pause, within } from './clock.ts';
 import type { Report } from './events.ts';
 import { Renewal, type RenewalHooks } from './renewal.ts';
@@ -48,6 +48,8 @@ const LOOK_AGAIN_SHARE = 2 / 3;
 const SHORTEST_ATTEMPT_MS = 2000;
 /** A store that stays away is spoken of now and then. */
 const TELL_AGAIN_MS = 30_000;
+/** Of a leader's name, what is shown: ours are shorter. */
+const LONGEST_NAME = 200;
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 5000;
 
@@ -133,7 +135,7 @@ async function look(backend: Backend, seat: Leadership, options: CampaignOptions
   const sentAt = now();
   const attemptMs = Math.max(options.timing.requestMs, SHORTEST_ATTEMPT_MS);
   try {
-    const standing = await backend.acquire(place, within(attemptMs, signal));
+    const standing = withShortName(await backend.acquire(place, within(attemptMs, signal)));
     if (standing.leads || place.ttlMs !== undefined) renewal.start(seat.heldSince ?? sentAt);
     return standing;
   } finally {
@@ -176,5 +178,9 @@ export const leaderlessMs = (vacantSince: number | undefined): number | undefine
 
 const isNews = (standing: Waiting, before: Waiting | undefined): boolean =>
   before === undefined || standing.leader !== before.leader || standing.position !== before.position;
+
+/** Another program may write a book where its name belongs. */
+const withShortName = (standing: Leading | Waiting): Leading | Waiting =>
+  standing.leads ? standing : { ...standing, leader: standing.leader?.slice(0, LONGEST_NAME) };
 
 const pick = ({ leader, since, position }: Waiting) => ({ leader, since, position });

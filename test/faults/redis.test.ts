@@ -96,6 +96,29 @@ describeWith(['redis', 'flock'], 'redis: who comes next', () => {
     oracle.verify(2);
   });
 
+  test('a leader that is cut off does not ask whether the server speaks TLS, which it does not', async () => {
+    const oracle = new Oracle();
+    const link = await Link.start(redis.endpoints[0]!);
+    const entry = { backend: redis.urlThrough(link.endpoint), name: newElection(), job: oracle.job(), flags: SHORT };
+    const leader = stand(entry);
+    await oracle.started(1);
+    link.hold();
+    const { code, stderr } = await leader.ended;
+    expect(code).toBe(LOST);
+    expect(stderr).toContain('no answer');
+    expect(stderr).not.toContain('TLS');
+    oracle.verify(1);
+  });
+
+  test('a holder that is as long as a book is shown by its first words', async () => {
+    const name = newElection();
+    await redis.cli('eval', 'return redis.call("SET", KEYS[1], string.rep("x", 1000000), "PX", 60000)', '1', name);
+    const ended = await elect(['-b', redis.url, '-n', name, '--no-wait', '--', 'true']).ended;
+    expect(ended.code).toBe(75);
+    expect(ended.stderr).toMatch(/"x{200}"/);
+    expect(ended.stderr.length).toBeLessThan(2000);
+  });
+
   test('a lock that was taken, with the answer lost, is given back by a campaign that gives up', async () => {
     const link = await Link.start(redis.endpoints[0]!);
     const name = newElection();

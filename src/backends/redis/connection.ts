@@ -17,6 +17,8 @@ export class RedisConnection {
   readonly #endpoints: string[];
   #link: Link | undefined;
   #isClosed = false;
+  /** So both sides speak the same. */
+  #hasAnswered = false;
 
   /** `rights`: what a user has to be granted, for the message when it is missing. */
   constructor(spec: RedisSpec, requestMs: number, rights: string, endpoints = [...spec.endpoints]) {
@@ -56,13 +58,13 @@ export class RedisConnection {
     });
     try {
       const answer = await Promise.race([link.ready.then(() => request(link.client)), cut]);
-      link.hasAnswered = true;
+      this.#hasAnswered = true;
       return answer;
     } catch (error) {
       if (!link.isReady) this.#passOver(link);
       if (!link.isReady || !isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
       if (signal.aborted) throw signal.reason;
-      throw this.#explain(link.problem ?? (error as Error), link.hasAnswered);
+      throw this.#explain(link.problem ?? (error as Error));
     } finally {
       clearTimeout(late);
       signal.removeEventListener('abort', stop);
@@ -90,7 +92,7 @@ export class RedisConnection {
   }
 
   /** Says what the user can mend. */
-  #explain(error: NodeJS.ErrnoException, hasAnswered: boolean): Error {
+  #explain(error: NodeJS.ErrnoException): Error {
     const { message } = error;
     const spec = this.#spec;
     const user = spec.auth?.username ? `user ${spec.auth.username}` : 'we';
@@ -119,7 +121,7 @@ export class RedisConnection {
         `redis: TLS with ${spec.endpoints.join(',')} failed: ${tlsReason(error)} (--cacert, --cert, --key)`,
       );
     const hint =
-      hasAnswered || !MAY_BE_TLS.test(message)
+      this.#hasAnswered || !MAY_BE_TLS.test(message)
         ? ''
         : `; does it speak ${spec.tls ? 'TLS at all' : 'TLS only (rediss://)'}?`;
     return new Error(`redis at ${spec.endpoints.join(',')}: ${plainMessage(error)}${hint}`, { cause: error });
@@ -135,7 +137,6 @@ class Link {
   readonly first: string;
   /** What ioredis tells beside "Connection is closed". */
   problem: Error | undefined;
-  hasAnswered = false;
 
   constructor(spec: RedisSpec, endpoints: string[], requestMs: number) {
     this.first = endpoints[0]!;
