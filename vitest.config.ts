@@ -13,7 +13,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3, // they wait more than they work
     reporters: process.env.CI ? ['verbose'] : ['default'],
   },
 });
