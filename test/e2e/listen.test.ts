@@ -258,23 +258,16 @@ describeWith(['etcd', 'etcdctl'], '--listen, with a leader and a standby', () =>
       await isUnharmed();
     });
 
+    // What is not read when the server hangs up turns into a reset, which may overtake the answer (RFC 1122, 4.2.2.13).
+    const CUT_SHORT = /^(HTTP\/1.1 431 |$)/;
     test.each([
       [
         'more than 8 kB of header',
         () => `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(9000)}\r\n\r\n`,
         /^HTTP\/1.1 431 /,
       ],
-      // What it has not sent yet may cost it the answer: the kernel resets a connection that is closed with bytes unread.
-      [
-        'ten megabytes of header',
-        () => `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(10_000_000)}\r\n\r\n`,
-        /^(HTTP\/1.1 431 |$)/,
-      ],
-      [
-        'ten megabytes of path',
-        () => `GET /${'x'.repeat(10_000_000)} HTTP/1.1\r\nHost: x\r\n\r\n`,
-        /^(HTTP\/1.1 431 |$)/,
-      ],
+      ['ten megabytes of header', () => `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(10_000_000)}\r\n\r\n`, CUT_SHORT],
+      ['ten megabytes of path', () => `GET /${'x'.repeat(10_000_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, CUT_SHORT],
       ['garbage', () => '\u0000\u0001\u0002\r\n\r\n'.repeat(1000), /^HTTP\/1.1 400 /],
       ['TLS', () => '\u0016\u0003\u0001\u0002\u0000\u0001\u0000\u0001\u00fc\u0003\u0003', /^HTTP\/1.1 400 /],
       ['a request without a host', () => 'GET / HTTP/1.1\r\n\r\n', /^HTTP\/1.1 400 /],
