@@ -261,6 +261,11 @@ describeWith(['etcd', 'etcdctl'], '--listen, with a leader and a standby', () =>
     // What is not read when the server hangs up turns into a reset, which may overtake the answer (RFC 1122, 4.2.2.13).
     const CUT_SHORT = /^(HTTP\/1.1 431 |$)/;
     test.each([
+      [
+        'more than 8 kB of header',
+        () => `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(9000)}\r\n\r\n`,
+        /^HTTP\/1.1 431 /,
+      ],
       ['ten megabytes of header', () => `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(10_000_000)}\r\n\r\n`, CUT_SHORT],
       ['ten megabytes of path', () => `GET /${'x'.repeat(10_000_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, CUT_SHORT],
       ['garbage', () => '\u0000\u0001\u0002\r\n\r\n'.repeat(1000), /^HTTP\/1.1 400 /],
