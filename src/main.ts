@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
@@ -12,7 +13,9 @@ import { endsCampaign, isStop, Signals } from './signals.ts';
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
-  process.noDeprecation = true; // Node's advice to programmers, on a stderr that is the user's
+  // Node's advice to programmers, on a stderr that is the user's. Requests that fail at once leave their limits behind for as long as those last.
+  process.noDeprecation = true;
+  setMaxListeners(0);
   const signals = new Signals();
   let report = logReporter('plain', { quiet: false, verbose: 0 });
   try {

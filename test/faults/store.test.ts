@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
@@ -119,6 +120,18 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd stands still or is away', () =>
     etcd.members[0]!.thaw();
     await leader!.event('resumed');
     await runsUntouched(leader!, oracle);
+  });
+
+  test('while etcd is away nothing but our own lines is on stderr', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags: ['--ttl', '30s'] };
+    const [leader] = await standInLine(oracle, entry, entry);
+    await etcd.members[0]!.kill();
+    await leader!.event('suspended');
+    await sleep(6000); // requests that fail at once, again and again
+    await etcd.heal();
+    await leader!.event('resumed');
+    for (const line of leader!.stderr.trim().split('\n')) expect(line).toMatch(/^\{"time"/);
   });
 
   test('a quick restart of etcd stops nothing', async () => {
