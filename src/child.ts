@@ -96,13 +96,14 @@ export function hasTerminal(): boolean {
 
 const SECRETS = ['ELECT_RUN_USER', 'ELECT_RUN_PASSWORD_FILE'];
 
-/** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and the slot of an elect-run around us. */
+/** Not for the child: what belongs to whoever talks to the service manager, secrets of ours, and what is said of an elect-run around us: its slot, and its election, which ELECT_RUN_ELECTION tells. */
 const WITHHELD = [
   ...SECRETS,
   'NOTIFY_SOCKET',
   'WATCHDOG_USEC',
   'WATCHDOG_PID',
   'ELECT_RUN_LISTEN',
+  'ELECT_RUN_NAME',
   'ELECT_RUN_SCHEDULED_AT',
 ];
 

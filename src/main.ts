@@ -85,7 +85,7 @@ async function runSubcommand(name: Exclude<Subcommand, 'fence'>, signals: Signal
     case 'check':
       return (await import('./cli/check.ts')).check(options, process.env);
     case 'resign':
-      return (await import('./cli/resign.ts')).resign(options, process.env);
+      return (await import('./cli/resign.ts')).resign(options, process.env, signals);
     case 'doctor':
       return (await import('./cli/doctor.ts')).doctor(options, process.env, signals);
     case 'completion':

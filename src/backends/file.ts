@@ -110,11 +110,17 @@ export class FileBackend implements Backend {
   }
 
   async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
-    if (word === undefined) rmSync(this.#wordFile, { force: true });
-    else writeWhole(this.#wordFile, word);
+    try {
+      if (word === undefined) rmSync(this.#wordFile, { force: true });
+      else writeWhole(this.#wordFile, word);
+    } catch (error) {
+      throw cannotWrite(this.#wordFile, error);
+    }
   }
 
   async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
+    const left = statSync(this.#wordFile, { throwIfNoEntry: false });
+    if (!left || Date.now() - left.mtimeMs > WORD_MS) return undefined;
     return readIfThere(this.#wordFile);
   }
 
@@ -129,9 +135,7 @@ export class FileBackend implements Backend {
     try {
       writeWhole(this.#bookFile, text);
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      const problem = `cannot write ${this.#bookFile}: ${code}`;
-      throw PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
+      throw cannotWrite(this.#bookFile, error);
     }
   }
 
@@ -198,6 +202,13 @@ function readIfThere(file: string): string | undefined {
 
 /** They may pass: it is worthwhile to try again. */
 const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
+const WORD_MS = 60_000;
+
+function cannotWrite(file: string, error: unknown): Error {
+  const { code } = error as NodeJS.ErrnoException;
+  const problem = `cannot write ${file}: ${code}`;
+  return PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
+}
 
 /** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
 function writeWhole(file: string, text: string): void {

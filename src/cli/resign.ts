@@ -3,8 +3,9 @@ import type { Observation } from '../backend.ts';
 import type { ElectionOptions } from '../cli.ts';
 import { now, pause, within } from '../clock.ts';
 import { formatDuration, parseDuration } from '../durations.ts';
-import { EXIT, Failure, usage } from '../outcome.ts';
+import { EXIT, Failure, signalNumber, signalStatus, usage } from '../outcome.ts';
 import { isMeant, type Request } from '../requests.ts';
+import { endsCampaign, isStop, type Signals } from '../signals.ts';
 import { printable } from '../text.ts';
 import { lookAt, openElection, type Watched } from './election.ts';
 import { asFailure } from './trouble.ts';
@@ -19,8 +20,8 @@ export interface ResignOptions extends ElectionOptions {
   to?: string;
 }
 
-/** `elect-run resign`: asks the leader to step down in good order, and waits until it has. Throws a Failure. */
-export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv): Promise<number> {
+/** `elect-run resign`: asks the leader to step down in good order, and waits until it has. Interrupted, it takes the request back. Throws a Failure. */
+export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv, signals: Signals): Promise<number> {
   const waitMs = readWait(options.wait ?? DEFAULT_WAIT);
   const watched = await openElection(options, env);
   const { leader } = await lookAt(watched);
@@ -35,17 +36,42 @@ export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv): Pr
   const request: Request = {
     id,
     token,
-    by: `${userInfo().username}@${hostname()}`,
+    by: `${userName()}@${hostname()}`,
     ...(to === undefined ? {} : { to }),
   };
-  await leave(watched, JSON.stringify(request));
+  const interrupted = interruption(signals);
   try {
-    const next = await successor(watched, leader, waitMs, to);
+    await Promise.race([leave(watched, JSON.stringify(request)), interrupted]);
+    const next = await Promise.race([successor(watched, leader, waitMs, to), interrupted]);
     process.stdout.write(`${printable(id)} has stepped down; now leads: ${describeLeader(next)}\n`);
     return 0;
   } finally {
     await leave(watched, undefined).catch(() => {}); // it is forgotten by itself, or names a leader that is gone
     await watched.backend[Symbol.asyncDispose]();
+  }
+}
+
+/** Rejects with the first signal that would end us; whoever insists need not wait for the request to be taken back. */
+function interruption(signals: Signals): Promise<never> {
+  return new Promise((_, reject) => {
+    let isInterrupted = false;
+    signals.handle((signal) => {
+      if (isStop(signal)) return signals.default(signal);
+      if (!endsCampaign(signal)) return;
+      const status = signalStatus(signalNumber(signal));
+      if (isInterrupted) process.exit(status);
+      isInterrupted = true;
+      reject(new Failure(status, ''));
+    });
+  });
+}
+
+/** In a container the user may have none. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid ${process.getuid!()}`;
   }
 }
 

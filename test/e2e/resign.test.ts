@@ -1,7 +1,10 @@
+import { chmodSync, existsSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
+import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
 import { stopServers } from '../helpers/servers.ts';
@@ -105,6 +108,50 @@ for (const kind of Object.values(CRON_STORES)) {
     stepsDown(() => store.access());
   });
 }
+
+describeWith(['flock'], 'a request that comes to nothing', () => {
+  afterEach(endAll);
+  const dir = newFolder('resign');
+  const backend = `file:${dir}`;
+
+  async function firm(name: string): Promise<Elect> {
+    const leader = elect(['-b', backend, '-n', name, '--no-remote-resign', '--', 'sleep', '60']);
+    await leader.event('started');
+    return leader;
+  }
+
+  test('is taken back when whoever asks is interrupted', async () => {
+    await firm('taken-back');
+    const asking = elect(['resign', '-b', backend, '-n', 'taken-back', '--to', 'nobody']);
+    const word = join(dir, 'taken-back.word');
+    await expect.poll(() => existsSync(word), { timeout: 10_000 }).toBe(true);
+    asking.kill('SIGINT');
+    expect((await asking.ended).code).toBe(130);
+    expect(existsSync(word)).toBe(false);
+  });
+
+  test('is forgotten after a minute: nobody gives way for it any more', async () => {
+    const word = join(dir, 'old.word');
+    writeFileSync(word, JSON.stringify({ id: 'gone', token: '1', by: 'x', to: 'nobody' }));
+    const minuteAgo = Date.now() / 1000 - 61;
+    utimesSync(word, minuteAgo, minuteAgo);
+    const { code, stderr } = await elect(['-v', '-b', backend, '-n', 'old', '--', 'true']).ended;
+    expect(code).toBe(0);
+    expect(stderr).not.toContain('place-lost');
+  });
+
+  test.skipIf(process.getuid!() !== 0)(
+    'whoever has no name and may not write is told what is missing: 64',
+    async () => {
+      await firm('foreign');
+      chmodSync(dir, 0o755);
+      const prefix = ['setpriv', '--reuid', '54321', '--clear-groups'];
+      const { code, stderr } = await elect(['resign', '-b', backend, '-n', 'foreign'], { prefix }).ended;
+      expect(stderr).toMatch(/cannot write \S+foreign\.word: EACCES/);
+      expect(code).toBe(64);
+    },
+  );
+});
 
 describeWith(['flock', 'etcd', 'etcdctl'], 'whom a request is for', () => {
   let etcd: Etcd;

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { elect, endAll } from '../helpers/elect.ts';
+import { BIN, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
@@ -60,6 +60,12 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     const { code, stdout } = await run('-q', '-b', backend, '-n', 'inner', '--', 'sh', '-c', status);
     expect(code).toBe(0);
     expect(stdout).toMatch(/^election +inner on file:/m);
+  });
+
+  test('check asks for the election that it runs in, not for that of an ELECT_RUN_NAME from further out', async () => {
+    const args = ['-q', '-b', backend, '-n', 'flagged', '--', process.execPath, BIN, 'check'];
+    const { code, stderr } = await elect(args, { env: { ELECT_RUN_NAME: 'from-outside' } }).ended;
+    expect(code, stderr).toBe(0);
   });
 
   test('what was run for each slot, by whom, with which token and status', async () => {
