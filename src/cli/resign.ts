@@ -14,6 +14,8 @@ import { describeLeader } from './view.ts';
 const DEFAULT_WAIT = '60s';
 const LOOK_EVERY_MS = 250;
 const REQUEST_MS = 5000;
+/** Stores forget a request after a minute, and a leader may look for it more rarely. */
+const LEAVE_EVERY_MS = 15_000;
 
 export interface ResignOptions extends ElectionOptions {
   wait?: string;
@@ -41,8 +43,9 @@ export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv, sig
   };
   const interrupted = interruption(signals);
   try {
-    await Promise.race([leave(watched, JSON.stringify(request)), interrupted]);
-    const next = await Promise.race([successor(watched, leader, waitMs, to), interrupted]);
+    const word = JSON.stringify(request);
+    await Promise.race([leave(watched, word), interrupted]);
+    const next = await Promise.race([successor(watched, leader, word, waitMs, to), interrupted]);
     process.stdout.write(`${printable(id)} has stepped down; now leads: ${describeLeader(next)}\n`);
     return 0;
   } finally {
@@ -92,16 +95,21 @@ async function leave({ backend }: Watched, word: string | undefined): Promise<vo
 async function successor(
   watched: Watched,
   { id, token }: NonNullable<Observation['leader']>,
+  word: string,
   waitMs: number,
   to: string | undefined,
 ): Promise<Observation> {
   let seen: Observation = { leader: undefined, waiting: undefined };
   let hasSteppedDown = false;
+  let leaveAt = now() + LEAVE_EVERY_MS;
   for (const giveUpAt = now() + waitMs; now() < giveUpAt; await pause(LOOK_EVERY_MS)) {
     seen = await lookAt(watched);
     hasSteppedDown ||= seen.leader?.id !== id || (seen.leader?.token ?? token) !== token;
     // The others give way to that one, each of them once.
     if (hasSteppedDown && (to === undefined || isMeant(seen.leader?.id ?? '', to))) return seen;
+    if (now() < leaveAt) continue;
+    await leave(watched, word);
+    leaveAt = now() + LEAVE_EVERY_MS;
   }
   if (hasSteppedDown)
     throw new Failure(

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
@@ -138,6 +138,17 @@ describeWith(['flock'], 'a request that comes to nothing', () => {
     const { code, stderr } = await elect(['-v', '-b', backend, '-n', 'old', '--', 'true']).ended;
     expect(code).toBe(0);
     expect(stderr).not.toContain('place-lost');
+  });
+
+  test('is kept up for as long as it is waited for', async () => {
+    await firm('kept');
+    const asking = elect(['resign', '-b', backend, '-n', 'kept']);
+    const word = join(dir, 'kept.word');
+    await expect.poll(() => existsSync(word), { timeout: 10_000 }).toBe(true);
+    utimesSync(word, 0, 0);
+    await expect.poll(() => statSync(word).mtimeMs, { timeout: 20_000 }).toBeGreaterThan(0);
+    asking.kill('SIGINT');
+    await asking.ended;
   });
 
   test.skipIf(process.getuid!() !== 0)(
