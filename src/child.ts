@@ -112,6 +112,8 @@ export interface ChildFacts {
   election: string;
   id: string;
   backendUrl: string;
+  /** Whose line it is, in ZooKeeper: the URL does not tell. */
+  flavor: string | undefined;
   ttlMs: number;
   /** RFC 3339; undefined: no schedule. */
   slot: string | undefined;
@@ -130,6 +132,7 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
     ELECT_RUN_ID: facts.id,
     ELECT_RUN_BACKEND: facts.backendUrl,
     ELECT_RUN_TTL_MS: String(facts.ttlMs),
+    ...(facts.flavor === undefined ? {} : { ELECT_RUN_FLAVOR: facts.flavor }),
     ...(facts.slot === undefined ? {} : { ELECT_RUN_SCHEDULED_AT: facts.slot }),
     ...(facts.notifySocket === undefined ? {} : { NOTIFY_SOCKET: facts.notifySocket }),
   };

@@ -431,7 +431,7 @@ class Term {
   }
 
   async #start(due: Due, elected: Elected): Promise<Child> {
-    const { command, args, election, id, timing, notifyChild } = this.#config;
+    const { backend, command, args, election, id, timing, notifyChild } = this.#config;
     const { leadership, token } = elected;
     const { place } = leadership;
     const { actsFor } = this.#agenda;
@@ -449,6 +449,7 @@ class Term {
                 election,
                 id,
                 backendUrl: this.#backend.url,
+                flavor: backend.kind === 'zookeeper' ? backend.flavor : undefined,
                 ttlMs: place.ttlMs ?? timing.ttlMs,
                 slot: due.slot,
                 notifySocket: this.#notifySocket,

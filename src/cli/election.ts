@@ -19,7 +19,9 @@ const PATIENCE_MS = 5000;
 
 /** Inside of a command its own election needs no options. Throws a usage Failure. */
 export async function openElection(options: ElectionOptions, env: NodeJS.ProcessEnv): Promise<Watched> {
-  const spec = readBackend(options, env);
+  const isZooKeeper = /^(zk|zookeeper)\b/.test(options.backend);
+  const flavor = isZooKeeper ? (options.zkFlavor ?? env.ELECT_RUN_FLAVOR) : undefined;
+  const spec = readBackend({ ...options, ...(flavor ? { zkFlavor: flavor } : {}) }, env);
   const election = options.name ?? env.ELECT_RUN_ELECTION;
   if (election === undefined) throw usage('-n, --name is needed: which election?');
   mustBeElection(spec, election);

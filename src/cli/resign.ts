@@ -25,6 +25,7 @@ export interface ResignOptions extends ElectionOptions {
 /** `elect-run resign`: asks the leader to step down in good order, and waits until it has. Interrupted, it takes the request back. Throws a Failure. */
 export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv, signals: Signals): Promise<number> {
   const waitMs = readWait(options.wait ?? DEFAULT_WAIT);
+  if (options.to === '') throw usage('--to is empty; give an identity or its label, as elect-run status shows them');
   const watched = await openElection(options, env);
   const { leader } = await lookAt(watched);
   if (!leader) throw new Failure(EXIT.standby, `nobody leads ${watched.election}`);

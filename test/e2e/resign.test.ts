@@ -87,6 +87,10 @@ function stepsDown(access: () => Access): void {
     oracle.verify(1);
   });
 
+  test('--to nobody: 64, before anything is asked', async () => {
+    expect((await resign(access(), '-n', 'idle', '--to', '')).code).toBe(64);
+  });
+
   test('nobody leads: 75', async () => {
     const { code, stderr } = await resign(access(), '-n', 'idle');
     expect(code).toBe(75);

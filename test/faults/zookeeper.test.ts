@@ -1,4 +1,5 @@
 import { beforeAll, expect, test } from 'vitest';
+import { BIN } from '../helpers/elect.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { until } from '../helpers/procs.ts';
@@ -32,6 +33,15 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     name: newElection(),
     job: oracle.job(),
     flags,
+  });
+
+  test('inside of a command check and status know whose line it is', async () => {
+    const elect = `"${process.execPath}" "${BIN}"`;
+    const job = ['sh', '-c', `${elect} check && ${elect} status`];
+    const oracle = new Oracle();
+    const { stdout, code } = await stand({ ...entryFor(oracle), job, flags: [...SHORT, '--zk-flavor', 'kazoo'] }).ended;
+    expect(code).toBe(0);
+    expect(stdout.toString()).toMatch(/^leader +\S+, token \d+/m);
   });
 
   /** A candidate whose znode is created while the answer to that is held back. */
