@@ -1,6 +1,6 @@
 /**
  * The whole contract of a store. A backend is mechanism only: no timers of policy, no retries, no logging, no
- * arithmetic on deadlines. All of that lives in campaign.ts, renewal.ts and run.ts.
+ * arithmetic on deadlines. All of that lives in campaign.ts, renewal.ts and candidacy.ts.
  *
  * Stores come in two kinds. etcd and ZooKeeper keep a line: a candidate holds a place in it that has to be kept
  * alive while it stands by. A file, Redis or a Kubernetes Lease have no line: there is nothing of ours in the store

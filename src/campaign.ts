@@ -60,9 +60,9 @@ const LONGEST_PAUSE_MS = 5000;
 export async function campaign(backend: Backend, options: CampaignOptions, signal: AbortSignal): Promise<Leadership> {
   const giveUpAt = now() + options.waitMs;
   const timeUp = new AbortController();
-  const over = new AbortController();
-  if (Number.isFinite(options.waitMs)) pause(options.waitMs, over.signal).then(() => timeUp.abort());
-  const untilEnd = AbortSignal.any([signal, timeUp.signal]);
+  const over = under(signal, timeUp.signal);
+  const untilEnd = over.signal;
+  if (Number.isFinite(options.waitMs)) pause(options.waitMs, untilEnd).then(() => timeUp.abort());
   let pauseMs = FIRST_PAUSE_MS;
   let ledBy: Waiting | undefined;
   let lastProblem = 'no answer';

@@ -108,7 +108,7 @@ const WITHHELD = [
 ];
 
 export interface ChildFacts {
-  token: bigint;
+  token: string;
   election: string;
   id: string;
   backendUrl: string;
@@ -127,7 +127,7 @@ export function childEnvironment(inherited: NodeJS.ProcessEnv, facts: ChildFacts
   for (const name of WITHHELD) delete env[name];
   return {
     ...env,
-    FENCING_TOKEN: String(facts.token),
+    FENCING_TOKEN: facts.token,
     ELECT_RUN_ELECTION: facts.election,
     ELECT_RUN_ID: facts.id,
     ELECT_RUN_BACKEND: facts.backendUrl,

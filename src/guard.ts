@@ -62,10 +62,11 @@ export class Guard {
   /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
   setFacts(facts: () => unknown): void {
     this.#facts = facts;
-    this.#tellFacts();
+    this.tellFacts();
   }
 
-  #tellFacts(): void {
+  /** They are others now. */
+  tellFacts(): void {
     if (this.#facts) this.#tell(`facts ${JSON.stringify(this.#facts())}`);
   }
 
@@ -121,7 +122,7 @@ export class Guard {
       if (this.#armed !== this.#until) return;
       for (const resolve of this.#whenArmed.splice(0)) resolve();
     });
-    this.#tellFacts();
+    this.tellFacts();
     if (this.#job !== undefined) this.#tell(`job ${this.#job}`);
     this.#arm();
   }

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { onSignal } from './native.ts';
-import { signalName, signalNumber } from './outcome.ts';
+import { Failure, signalName, signalNumber, signalStatus } from './outcome.ts';
 
 /**
  * Signals that are not passed on: KILL and STOP cannot be caught; CHLD speaks of our own children; PIPE comes from our own writes to a
@@ -28,6 +28,9 @@ export const isStop = (signal: string): signal is 'SIGTSTP' | 'SIGTTIN' | 'SIGTT
 const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
 
 type Handler = (signal: string) => void;
+
+const statusOf = (signal: string): number => signalStatus(signalNumber(signal));
+const exitBy = (signal: string): void => process.exit(statusOf(signal));
 
 /**
  * Catches every signal that can be caught, from the first moment on, and hands it to whoever is in charge now: the campaign, the child,
@@ -60,6 +63,22 @@ export class Signals {
     return () => {
       this.#handler = before;
     };
+  }
+
+  /**
+   * Until `end` is called: aborted, with a Failure of its status, by the first signal that would end us. Each later one comes from somebody who will not wait for what is
+   * put in order then. Stops do what they do to any program.
+   */
+  interruption(heard: (signal: string) => void = () => {}, insisted = exitBy): { signal: AbortSignal; end(): void } {
+    const interrupted = new AbortController();
+    const end = this.handle((signal) => {
+      if (isStop(signal)) return this.default(signal);
+      if (!endsCampaign(signal)) return;
+      heard(signal);
+      if (interrupted.signal.aborted) insisted(signal);
+      interrupted.abort(new Failure(statusOf(signal), ''));
+    });
+    return { signal: interrupted.signal, end };
   }
 
   /** Whoever is in charge next gets it, too. */

@@ -4,9 +4,8 @@ import { duration, mustBeElection, readTiming, type TimingOptions } from '../con
 import { flagsOf } from '../doctor/advice.ts';
 import { type Examined, examine } from '../doctor/examination.ts';
 import type { Finding } from '../doctor/finding.ts';
-import { signalNumber, signalStatus } from '../outcome.ts';
 import { showProgress } from '../report/progress.ts';
-import { endsCampaign, isStop, type Signals } from '../signals.ts';
+import type { Signals } from '../signals.ts';
 import { rows } from './view.ts';
 
 interface DoctorOptions extends ElectionOptions, TimingOptions {
@@ -16,7 +15,7 @@ interface DoctorOptions extends ElectionOptions, TimingOptions {
 
 const DEFAULT_FOR = '3s';
 
-/** `elect-run doctor`: examines the store and this host, and prints what is wrong and how to mend it. Resolves with the exit status. Throws a usage Failure. */
+/** `elect-run doctor`: examines the store and this host, and prints what is wrong and how to mend it. Resolves with the exit status. Throws a Failure. */
 export async function doctor(options: DoctorOptions, env: NodeJS.ProcessEnv, signals: Signals): Promise<number> {
   const spec = readBackend(options, env);
   const election = options.name ?? env.ELECT_RUN_ELECTION ?? 'elect-run';
@@ -24,32 +23,14 @@ export async function doctor(options: DoctorOptions, env: NodeJS.ProcessEnv, sig
   const timing = readTiming(options);
   const forMs = duration('--for', options.for ?? DEFAULT_FOR);
   const progress = showProgress();
-  const interrupted = new AbortController();
-  signals.handle((signal) => {
-    if (isStop(signal)) return signals.default(signal);
-    if (!endsCampaign(signal)) return;
-    // What is under way is ended properly, and what it has made is removed; whoever insists need not wait for that.
-    if (interrupted.signal.aborted) process.exit(signalStatus(signalNumber(signal)));
-    interrupted.abort(new Interrupted(signal));
-  });
+  const interruption = signals.interruption(); // what is under way is ended properly, and what it has made is removed
   try {
-    const examined = await examine({ spec, election, timing, forMs, env }, progress.tell, interrupted.signal);
+    const examined = await examine({ spec, election, timing, forMs, env }, progress.tell, interruption.signal);
     progress.end();
     process.stdout.write(options.json ? `${JSON.stringify(documentOf(examined))}\n` : describe(examined));
     return statusOf(examined.findings);
-  } catch (error) {
-    if (error instanceof Interrupted) return signalStatus(signalNumber(error.signal));
-    throw error;
   } finally {
     progress.end();
-  }
-}
-
-class Interrupted extends Error {
-  readonly signal: string;
-  constructor(signal: string) {
-    super(`interrupted by ${signal}`);
-    this.signal = signal;
   }
 }
 

@@ -1,11 +1,11 @@
 import { hostname, userInfo } from 'node:os';
 import type { Observation } from '../backend.ts';
 import type { ElectionOptions } from '../cli.ts';
-import { now, pause, within } from '../clock.ts';
+import { now, pause, untilAborted, within } from '../clock.ts';
 import { formatDuration, parseDuration } from '../durations.ts';
-import { EXIT, Failure, signalNumber, signalStatus, usage } from '../outcome.ts';
+import { EXIT, Failure, usage } from '../outcome.ts';
 import { isMeant, type Request } from '../requests.ts';
-import { endsCampaign, isStop, type Signals } from '../signals.ts';
+import type { Signals } from '../signals.ts';
 import { printable } from '../text.ts';
 import { lookAt, openElection, type Watched } from './election.ts';
 import { asFailure } from './trouble.ts';
@@ -42,7 +42,10 @@ export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv, sig
     by: `${userName()}@${hostname()}`,
     ...(to === undefined ? {} : { to }),
   };
-  const interrupted = interruption(signals);
+  const interruption = signals.interruption();
+  const interrupted = untilAborted(interruption.signal).then(() => {
+    throw interruption.signal.reason;
+  });
   try {
     const word = JSON.stringify(request);
     await Promise.race([leave(watched, word), interrupted]);
@@ -53,21 +56,6 @@ export async function resign(options: ResignOptions, env: NodeJS.ProcessEnv, sig
     await leave(watched, undefined).catch(() => {}); // it is forgotten by itself, or names a leader that is gone
     await watched.backend[Symbol.asyncDispose]();
   }
-}
-
-/** Rejects with the first signal that would end us; whoever insists need not wait for the request to be taken back. */
-function interruption(signals: Signals): Promise<never> {
-  return new Promise((_, reject) => {
-    let isInterrupted = false;
-    signals.handle((signal) => {
-      if (isStop(signal)) return signals.default(signal);
-      if (!endsCampaign(signal)) return;
-      const status = signalStatus(signalNumber(signal));
-      if (isInterrupted) process.exit(status);
-      isInterrupted = true;
-      reject(new Failure(status, ''));
-    });
-  });
 }
 
 /** In a container the user may have none. */

@@ -1,0 +1,172 @@
+import { Adoption } from './adoption.ts';
+import { type Child, type ChildOptions, hasTerminal, markOf, startChild } from './child.ts';
+import { now, pause } from './clock.ts';
+import type { Config } from './config.ts';
+import { formatDuration } from './durations.ts';
+import type { Report } from './events.ts';
+import type { Guard } from './guard.ts';
+import { signalNumber, signalStatus } from './outcome.ts';
+import { readProc } from './proc.ts';
+import type { Renewal } from './renewal.ts';
+import { isStop, type Signals } from './signals.ts';
+import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { Witness } from './witness.ts';
+
+const POLL_MS = 20;
+
+/** The command's processes, one run after the other: a child's start, the signals that are passed on to it, and the end of everything that came of it. */
+export class Job {
+  readonly marks: TreeMarks;
+  /** At a terminal it takes another process to tell whose a signal was. */
+  readonly #witness: Witness | undefined;
+  readonly #config: Config;
+  readonly #guard: Guard;
+  readonly #report: Report;
+  readonly #signals: Signals;
+  #adoption: Adoption | undefined;
+  #child: Child | undefined;
+  #stoppedBy: number | undefined;
+
+  constructor(config: Config, guard: Guard, isFenced: boolean, report: Report, signals: Signals) {
+    this.#config = config;
+    this.#guard = guard;
+    this.#report = report;
+    this.#signals = signals;
+    const atTerminal = hasTerminal();
+    this.#witness = atTerminal ? new Witness() : undefined;
+    const helpers = this.#witness?.pid === undefined ? [] : [this.#witness.pid];
+    this.marks = {
+      root: undefined,
+      ownGroup: !atTerminal,
+      mark: markOf(config.id, isFenced),
+      reaper: process.pid,
+      known: [],
+      helperSessions: guard.sessions,
+      helpers,
+    };
+  }
+
+  /** A child was started, and its tree has not been forgotten: something of it may live. */
+  get isAlive(): boolean {
+    return this.marks.root !== undefined;
+  }
+
+  /** The child was killed for the sake of --stop-timeout: what it would have ended with otherwise. */
+  get stoppedBy(): number | undefined {
+    return this.#stoppedBy;
+  }
+
+  /** Resolves when no signal can be missed any more. */
+  async ready(): Promise<void> {
+    await this.#witness?.ready;
+  }
+
+  /** From now on orphans come to us. */
+  adopt(): void {
+    this.#adoption ??= new Adoption();
+  }
+
+  /** Throws when it cannot be started. */
+  async start(options: Omit<ChildOptions, 'ownGroup'>): Promise<Child> {
+    const { ownGroup } = this.marks;
+    const child = await startChild({ ...options, ownGroup });
+    this.#child = child;
+    this.marks.root = { pid: child.pid, startedAt: child.startedAt };
+    this.#guard.setJob(ownGroup ? -child.pid : child.pid);
+    this.#guard.tellFacts();
+    const group = ownGroup ? child.pid : readProc(process.pid)!.group;
+    this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+      this.marks.known = strays;
+      this.#guard.tellFacts();
+      this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
+    });
+    return child;
+  }
+
+  /** Resolves when we have gone on, where the signal has stopped us, too. */
+  async forward(signal: string): Promise<void> {
+    if (!this.isAlive) {
+      this.#report({ type: 'signalled', signal, forwarded: false });
+      return;
+    }
+    const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
+    this.#report({ type: 'signalled', signal, forwarded: !isCommon });
+    if (!isCommon) this.#signal(signalNumber(signal));
+    // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
+    else if (isStop(signal)) this.#signals.default(signal);
+    if (signal === 'SIGTERM' && this.#config.stopTimeoutMs !== undefined)
+      this.#stopWithin(this.#config.stopTimeoutMs, signal);
+  }
+
+  async #stopWithin(timeoutMs: number, signal: string): Promise<void> {
+    const isOver = await Promise.race([this.#child!.ended, pause(timeoutMs)]);
+    if (isOver) return;
+    this.#stoppedBy = signalStatus(signalNumber(signal));
+    this.#report({
+      type: 'warning',
+      message: `the child did not end within ${formatDuration(timeoutMs)} of ${signal} (--stop-timeout): killed`,
+    });
+    await killTree(this.marks, now() + DEATH_MS);
+  }
+
+  /** Ends the whole tree: TERM first until then, KILL when it comes due or the store says no. Resolves with whether it is shown to be dead. */
+  async stop(killAt: number, renewal: Renewal): Promise<boolean> {
+    if (now() < killAt) {
+      this.#signal('SIGTERM');
+      this.#signal('SIGCONT'); // what is stopped cannot handle TERM
+      const over = new AbortController();
+      await Promise.race([this.#treeIsDead(over.signal), renewal.gone, pause(killAt - now(), over.signal)]);
+      over.abort();
+    }
+    const isDead = await killTree(this.marks, now() + DEATH_MS);
+    if (isDead) await this.#child!.ended;
+    return isDead;
+  }
+
+  /** What the child left running would act without a leader: it goes, too, before anybody else may start. */
+  async endLeftovers(renewal: Renewal): Promise<boolean> {
+    if (!this.#adoption?.hasOrphans()) return true;
+    const leftovers = findTree(this.marks);
+    if (leftovers.length === 0) return true;
+    this.#report({ type: 'leftovers', pids: leftovers.map(({ pid }) => pid) });
+    signalAll(leftovers, 'SIGTERM');
+    signalAll(leftovers, 'SIGCONT');
+    const over = new AbortController();
+    await Promise.race([
+      this.#treeIsDead(over.signal),
+      pause(this.#config.timing.graceMs, over.signal),
+      renewal.gone,
+      renewal.stopDue,
+    ]);
+    over.abort();
+    return killTree(this.marks, now() + DEATH_MS);
+  }
+
+  /** Its tree is dead. */
+  forget(): void {
+    this.marks.root = undefined;
+    this.#guard.setJob(undefined);
+  }
+
+  end(): void {
+    this.#witness?.end();
+    this.#adoption?.end();
+  }
+
+  async #treeIsDead(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && findTree(this.marks).length > 0) await pause(POLL_MS, signal);
+  }
+
+  /** To the child's whole process group, or, where it shares ours, to those of it that do. */
+  #signal(signal: NodeJS.Signals | number): void {
+    if (this.marks.ownGroup) {
+      trySignal(-this.#child!.pid, signal);
+      return;
+    }
+    const group = readProc(process.pid)!.group;
+    signalAll(
+      findTree(this.marks).filter((proc) => proc.group === group),
+      signal,
+    );
+  }
+}
