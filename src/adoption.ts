@@ -6,7 +6,8 @@ const WATCH_MS = 100;
 /** for a large one the looks are rarer, so that they take a fiftieth of the time at the most. */
 const WATCH_SHARE = 50;
 
-const nodesOwn = new Set<number>();
+/** Children that are ours from the start, and that somebody waits for: Node, or spawn.ts. */
+export const awaited = new Set<number>();
 
 /** A child that Node itself waits for: to be told at once when it is started. */
 export function isNodesOwn(child: {
@@ -15,8 +16,8 @@ export function isNodesOwn(child: {
 }): void {
   const { pid } = child;
   if (pid === undefined) return;
-  nodesOwn.add(pid);
-  child.once('exit', () => nodesOwn.delete(pid));
+  awaited.add(pid);
+  child.once('exit', () => awaited.delete(pid));
 }
 
 /**
@@ -79,7 +80,7 @@ export class Adoption {
   }
 
   #adopted(): number[] {
-    return (childrenOfOurs() ?? []).filter((pid) => !nodesOwn.has(pid));
+    return (childrenOfOurs() ?? []).filter((pid) => !awaited.has(pid));
   }
 
   end(): void {

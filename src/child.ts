@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { execa } from 'execa';
 import { isNodesOwn } from './adoption.ts';
 import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { signalName, signalNumber, signalStatus } from './outcome.ts';
-import { lockedFds, readProc } from './proc.ts';
+import { readProc } from './proc.ts';
+import { spawnProgram } from './spawn.ts';
 
 export interface Child {
   pid: number;
@@ -25,42 +25,52 @@ export interface ChildOptions {
   env: NodeJS.ProcessEnv;
   /** A session and process group of its own; not at a terminal, which it would lose. */
   ownGroup: boolean;
-  /** A descriptor to inherit besides 0, 1 and 2: the file backend's lock. Locks that others have handed to us are handed on in any case. */
-  inheritFd: number | undefined;
+  /** Descriptors to inherit besides 0, 1 and 2. */
+  fds: number[];
 }
 
 /**
  * Starts the command with our own stdin, stdout and stderr. The kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG,
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
-export async function startChild(options: ChildOptions): Promise<Child> {
-  const subprocess = start(options, 'inherit', lockedFds());
-  if (subprocess.pid === undefined)
-    throw (await subprocess).cause ?? new Error(`${options.command} could not be started`);
-  const pidfd = openPidfd(subprocess.pid);
-  const startedAt = readProc(subprocess.pid)?.startedAt ?? '';
-  const ended = new Promise<ChildEnd>((resolve) => {
-    subprocess.once('exit', (exitCode, signal) => resolve(endOf(exitCode, signal, pidfd)));
-  });
-  return { pid: subprocess.pid, startedAt, ended };
+export async function startChild({ command, args, env, ownGroup, fds }: ChildOptions): Promise<Child> {
+  const tether = setpriv();
+  const { pid, ended } =
+    tether === undefined
+      ? await startUntethered({ command, args, env, ownGroup, fds })
+      : spawnProgram({
+          file: tether,
+          argv: [tether, ...TETHER, command, ...args],
+          env,
+          ownSession: ownGroup,
+          stdio: 'inherit',
+          fds,
+        });
+  return { pid, startedAt: readProc(pid)?.startedAt ?? '', ended: ended.then(endOf) };
 }
+
+const TETHER = ['--pdeathsig', 'KILL', '--'];
 
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
 export function rehearseStart(): void {
-  start({ command: 'true', args: [], env: process.env, ownGroup: true, inheritFd: undefined }, 'ignore', []);
+  const file = setpriv();
+  if (file === undefined) return;
+  spawnProgram({
+    file,
+    argv: [file, ...TETHER, 'true'],
+    env: process.env,
+    ownSession: true,
+    stdio: 'ignore',
+    fds: [],
+  });
 }
 
-function start(
-  { command, args, env, ownGroup, inheritFd }: ChildOptions,
-  stdio: 'inherit' | 'ignore',
-  locks: number[],
-) {
+/** Without setpriv(1) nobody else looks for the command. */
+async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptions) {
+  const { execa } = await import('execa');
   closeOnExec();
-  tether ??= setpriv();
-  const fds = new Set(inheritFd === undefined ? locks : [inheritFd, ...locks]);
-  const [file, ...rest] = [...tether, command, ...args];
-  const subprocess = execa(file!, rest, {
-    stdio: [stdio, stdio, stdio, ...([...fds] as never[])],
+  const subprocess = execa(command, args, {
+    stdio: ['inherit', 'inherit', 'inherit', ...(fds as never[])],
     env,
     extendEnv: false,
     detached: ownGroup,
@@ -69,23 +79,32 @@ function start(
     reject: false,
   });
   isNodesOwn(subprocess);
-  return subprocess;
+  const { pid } = subprocess;
+  if (pid === undefined) throw (await subprocess).cause ?? new Error(`${command} could not be started`);
+  const pidfd = openPidfd(pid);
+  const ended = new Promise<number>((resolve) => {
+    subprocess.once('exit', (exitCode, signal) => {
+      if (signal) resolve(signalNumber(signal));
+      // Node tells death by a real-time signal as exit code 0 and no signal: ask the kernel which of the two it was.
+      else resolve((exitCode === 0 && pidfd !== undefined && waitStatusOf(pidfd)) || exitCode! << 8);
+    });
+  });
+  return { pid, ended };
 }
 
-function endOf(exitCode: number | null, signal: string | null, pidfd: number | undefined): ChildEnd {
-  if (signal) return { status: signalStatus(signalNumber(signal)), signal };
-  // Node tells death by a real-time signal as exit code 0 and no signal: ask the kernel which of the two it was.
-  const killedBy = exitCode === 0 && pidfd !== undefined ? (waitStatusOf(pidfd) ?? 0) & 0x7f : 0;
+/** From the status of wait(2). */
+function endOf(status: number): ChildEnd {
+  const killedBy = status & 0x7f;
   if (killedBy) return { status: signalStatus(killedBy), signal: signalName(killedBy) };
-  return { status: exitCode ?? signalStatus(signalNumber('SIGKILL')), signal: undefined };
+  return { status: (status >> 8) & 0xff, signal: undefined };
 }
 
-let tether: string[] | undefined;
+let tether: string | undefined;
 
 /** What stands before the command. */
-function setpriv(): string[] {
-  const file = findSetpriv();
-  return file === undefined ? [] : [file, '--pdeathsig', 'KILL', '--'];
+function setpriv(): string | undefined {
+  tether ??= findSetpriv();
+  return tether;
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */

@@ -6,7 +6,7 @@ import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import type { Guard } from './guard.ts';
 import { signalNumber, signalStatus } from './outcome.ts';
-import { readProc } from './proc.ts';
+import { lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { isStop, type Signals } from './signals.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
@@ -24,6 +24,8 @@ export class Job {
   readonly #report: Report;
   readonly #signals: Signals;
   #adoption: Adoption | undefined;
+  /** Locks that whoever started us has handed to us. */
+  readonly #handedDown = lockedFds();
   #child: Child | undefined;
   #stoppedBy: number | undefined;
 
@@ -66,10 +68,11 @@ export class Job {
     this.#adoption ??= new Adoption();
   }
 
-  /** Throws when it cannot be started. */
-  async start(options: Omit<ChildOptions, 'ownGroup'>): Promise<Child> {
+  /** `lockFd`: the file backend's, beside which those that were handed to us are handed on. Throws when it cannot be started. */
+  async start(options: Omit<ChildOptions, 'ownGroup' | 'fds'>, lockFd: number | undefined): Promise<Child> {
     const { ownGroup } = this.marks;
-    const child = await startChild({ ...options, ownGroup });
+    const locks = lockFd === undefined ? this.#handedDown : [...this.#handedDown, lockFd];
+    const child = await startChild({ ...options, ownGroup, fds: locks });
     this.#child = child;
     this.marks.root = { pid: child.pid, startedAt: child.startedAt };
     this.#guard.setJob(ownGroup ? -child.pid : child.pid);

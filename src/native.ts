@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { constants, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type koffi from 'koffi';
 
@@ -45,6 +45,7 @@ function libc(): Libc {
   return loaded;
 }
 
+const { O_NONBLOCK } = constants;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const EWOULDBLOCK = 11;
@@ -58,7 +59,12 @@ export function tryLock(fd: number): boolean {
 }
 
 const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
 const FD_CLOEXEC = 1;
+const SYS_close_range = 436; // the same number on every architecture, close_range(2), Linux 5.11
+const CLOSE_RANGE_CLOEXEC = 4;
+const LAST_FD = 0xffffffff;
 
 /**
  * From now on nothing that is started inherits a descriptor beyond stdin, stdout and stderr unless it is handed to it. Node opens its own that way; the C client of ZooKeeper
@@ -66,8 +72,26 @@ const FD_CLOEXEC = 1;
  * its events for those of the next socket with that number.
  */
 export function closeOnExec(): void {
+  const { fcntl, syscall } = libc();
+  const range = ['unsigned int', 3, 'unsigned int', LAST_FD, 'unsigned int', CLOSE_RANGE_CLOEXEC];
+  if (syscall(SYS_close_range, ...range) === 0) return;
   for (const name of readdirSync('/proc/self/fd')) {
-    if (Number(name) > 2) libc().fcntl(Number(name), F_SETFD, 'int', FD_CLOEXEC);
+    if (Number(name) > 2) fcntl(Number(name), F_SETFD, 'int', FD_CLOEXEC);
+  }
+}
+
+/** What is started meanwhile inherits these descriptors, and finds them as others would leave them: Node has put some of them into a mode in which reads and writes do not wait. */
+export function inherited<T>(fds: number[], act: () => T): T {
+  const { fcntl } = libc();
+  for (const fd of fds) {
+    fcntl(fd, F_SETFD, 'int', 0);
+    const flags = fcntl(fd, F_GETFL);
+    if (flags & O_NONBLOCK) fcntl(fd, F_SETFL, 'int', flags & ~O_NONBLOCK);
+  }
+  try {
+    return act();
+  } finally {
+    for (const fd of fds) if (fd > 2) fcntl(fd, F_SETFD, 'int', FD_CLOEXEC);
   }
 }
 

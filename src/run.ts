@@ -210,7 +210,7 @@ class Terms {
     const { actsFor } = this.#agenda;
     try {
       const env = this.#environment(due, elected);
-      const child = await this.#job.start({ command, args, inheritFd: elected.place.inheritFd, env });
+      const child = await this.#job.start({ command, args, env }, elected.place.inheritFd);
       this.#report({ type: 'started', pid: child.pid, command, token: actsFor ?? elected.token, slot: due.slot });
       return child;
     } catch (error) {

@@ -1,0 +1,120 @@
+import { getSystemErrorMap } from 'node:util';
+import { awaited } from './adoption.ts';
+import { closeOnExec, inherited, native } from './native.ts';
+
+export interface Program {
+  file: string;
+  /** Its own name first. */
+  argv: string[];
+  env: NodeJS.ProcessEnv;
+  /** A session, and so a process group, of its own. */
+  ownSession: boolean;
+  /** stdin, stdout and stderr are ours, or nothing. */
+  stdio: 'inherit' | 'ignore';
+  /** What it inherits beside them, as 3, 4 ... */
+  fds: number[];
+}
+
+/**
+ * Starts a program with every signal unblocked and at its default. Node's own way, fork(2), copies the page tables of a process of 70 MB, and execa adds as much again;
+ * posix_spawn(3) is a vfork, for which we wait until its exec. Throws when it cannot be started. `ended` resolves with the status of wait(2), when it is no zombie any more.
+ */
+export function spawnProgram(program: Program): { pid: number; ended: Promise<number> } {
+  const { file, argv, env, ownSession, stdio, fds } = program;
+  const { spawn, actionsFor, forget, attributes } = libc();
+  closeOnExec();
+  const pid: [number] = [0];
+  // In ascending order none is overwritten before it was copied.
+  const moves = [...new Set(fds)].sort((a, b) => a - b).map((fd, index) => ({ fd, as: 3 + index }));
+  const actions = actionsFor(stdio, moves);
+  const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+  const staying = moves.filter(({ fd, as }) => fd === as).map(({ fd }) => fd);
+  const error = inherited([0, 1, 2, ...staying], () =>
+    spawn(pid, file, actions, attributes[ownSession ? 1 : 0], terminated(argv), terminated(assignments)),
+  );
+  forget(actions);
+  if (error) {
+    const [code, message] = getSystemErrorMap().get(-error) ?? [String(error), 'unknown error'];
+    throw Object.assign(new Error(`${file}: ${message}`), { code });
+  }
+  awaited.add(pid[0]);
+  return { pid: pid[0], ended: whenEnded(pid[0]) };
+}
+
+function whenEnded(pid: number): Promise<number> {
+  return new Promise((resolve) => {
+    const look = () => {
+      const status: [number] = [0];
+      if (libc().waitpid(pid, status, WNOHANG) === 0) return;
+      process.off('SIGCHLD', look);
+      awaited.delete(pid);
+      resolve(status[0]);
+    };
+    process.prependListener('SIGCHLD', look);
+    look(); // it may have ended before we listened
+  });
+}
+
+const WNOHANG = 1;
+const O_RDWR = 2;
+const SETSIGDEF = 0x04; // spawn.h: the same in glibc and musl, as those that follow
+const SETSIGMASK = 0x08;
+const SETSID = 0x80;
+/** No posix_spawnattr_t, posix_spawn_file_actions_t or sigset_t is as large. */
+const ROOM = 1024;
+
+type Strings = (string | null)[];
+const terminated = (strings: string[]): Strings => [...strings, null];
+
+interface Libc {
+  spawn(pid: [number], file: string, actions: Buffer, attributes: Buffer, argv: Strings, env: Strings): number;
+  waitpid(pid: number, status: [number], options: number): number;
+  actionsFor(stdio: Program['stdio'], moves: { fd: number; as: number }[]): Buffer;
+  forget(actions: Buffer): void;
+  /** In our session; in one of its own. */
+  attributes: [Buffer, Buffer];
+}
+
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Libc {
+  const { program } = native();
+  const made = (fill: (room: Buffer) => void): Buffer => {
+    const room = Buffer.alloc(ROOM);
+    fill(room);
+    return room;
+  };
+  const all = Buffer.alloc(ROOM, 0xff); // sigfillset(3) leaves out two of glibc's own, which would then be ignored
+  const none = Buffer.alloc(ROOM);
+  const initActions = program.func('int posix_spawn_file_actions_init(void *)');
+  const addDup2 = program.func('int posix_spawn_file_actions_adddup2(void *, int, int)');
+  const addOpen = program.func('int posix_spawn_file_actions_addopen(void *, int, const char *, int, unsigned int)');
+  const initAttributes = program.func('int posix_spawnattr_init(void *)');
+  const setDefault = program.func('int posix_spawnattr_setsigdefault(void *, void *)');
+  const setMask = program.func('int posix_spawnattr_setsigmask(void *, void *)');
+  const setFlags = program.func('int posix_spawnattr_setflags(void *, short)');
+  const attributes = (flags: number) =>
+    made((room) => {
+      initAttributes(room);
+      setDefault(room, all);
+      setMask(room, none);
+      setFlags(room, SETSIGDEF | SETSIGMASK | flags);
+    });
+  return {
+    spawn: program.func('int posix_spawn(_Out_ int *, const char *, void *, void *, const char **, const char **)'),
+    waitpid: program.func('int waitpid(int, _Out_ int *, int)'),
+    actionsFor: (stdio, moves) =>
+      made((room) => {
+        initActions(room);
+        if (stdio === 'ignore') for (const fd of [0, 1, 2]) addOpen(room, fd, '/dev/null', O_RDWR, 0);
+        for (const { fd, as } of moves) if (fd !== as) addDup2(room, fd, as);
+      }),
+    forget: program.func('int posix_spawn_file_actions_destroy(void *)'),
+    attributes: [attributes(0), attributes(SETSID)],
+  };
+}
