@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import type koffi from 'koffi';
 
 /**
- * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), real-time signals. Loading costs about 6 ms,
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). Loading costs about 6 ms,
  * so it happens when the first of them is needed.
  */
 interface Libc {

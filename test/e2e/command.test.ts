@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
@@ -56,6 +56,18 @@ describe('the command', () => {
     script(second, 'my-job', '#!/bin/sh\nexit 3\n');
     const env = { PATH: `${first}:${second}:${process.env.PATH}` };
     expect((await elect(['-b', `file:${second}`, '--', 'my-job'], { env }).ended).code).toBe(3);
+  });
+
+  test('that is gone by the time at which it would start gives 127, and the next one leads', async () => {
+    const dir = scratch();
+    const leader = elect(['-b', `file:${dir}`, '-n', 'job', '--', 'sleep', '1000']);
+    await leader.event('started');
+    const standby = elect(['-b', `file:${dir}`, '-n', 'job', '--', script(dir, 'my-job', '#!/bin/sh\ntrue\n')]);
+    await standby.event('standby');
+    rmSync(join(dir, 'my-job'));
+    leader.process.kill('SIGTERM');
+    expect((await standby.ended).code).toBe(127);
+    expect((await elect(['-b', `file:${dir}`, '-n', 'job', '--no-wait', '--', 'true']).ended).code).toBe(0);
   });
 
   test('whose interpreter is missing gives 126 or 127, as execvp does', async () => {

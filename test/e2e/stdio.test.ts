@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { constants, existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
@@ -139,6 +139,14 @@ describe('what else a process inherits', () => {
     const look = ['grep', '-E', '^Sig(Blk|Ign|Cgt)', '/proc/self/status'];
     const { stdout } = await elect(job(...look)).ended;
     expect(stdout.toString()).toBe(execFileSync(look[0]!, look.slice(1)).toString());
+  });
+
+  test('reads and writes of the child wait, whatever Node has made of the pipes', async () => {
+    const { stdout } = await elect(
+      job('grep', '-h', 'flags', '/proc/self/fdinfo/0', '/proc/self/fdinfo/1', '/proc/self/fdinfo/2'),
+    ).ended;
+    const flags = [...stdout.toString().matchAll(/flags:\s+(\d+)/g)].map(([, octal]) => Number.parseInt(octal!, 8));
+    expect(flags.map((flag) => flag & constants.O_NONBLOCK)).toEqual([0, 0, 0]);
   });
 
   test('the child has 0, 1, 2 and the lock open, and nothing else', async () => {
