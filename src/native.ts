@@ -80,7 +80,7 @@ export function closeOnExec(): void {
   }
 }
 
-/** What is started meanwhile inherits these descriptors, and finds them as others would leave them: Node has put some of them into a mode in which reads and writes do not wait. */
+/** What is started meanwhile inherits these descriptors, and finds them such that reads and writes wait, whatever Node or others have made of them. */
 export function inherited<T>(fds: number[], act: () => T): T {
   const { fcntl } = libc();
   for (const fd of fds) {

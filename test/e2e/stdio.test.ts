@@ -141,10 +141,11 @@ describe('what else a process inherits', () => {
     expect(stdout.toString()).toBe(execFileSync(look[0]!, look.slice(1)).toString());
   });
 
-  test('reads and writes of the child wait, whatever Node has made of the pipes', async () => {
-    const { stdout } = await elect(
-      job('grep', '-h', 'flags', '/proc/self/fdinfo/0', '/proc/self/fdinfo/1', '/proc/self/fdinfo/2'),
-    ).ended;
+  test('reads and writes of the child wait, also where whoever started elect-run has left them otherwise', async () => {
+    const noWait = 'for (*STDIN, *STDOUT, *STDERR) { fcntl $_, F_SETFL, O_NONBLOCK | fcntl $_, F_GETFL, 0 } exec @ARGV';
+    const prefix = ['perl', '-MFcntl', '-e', noWait];
+    const files = [0, 1, 2].map((fd) => `/proc/self/fdinfo/${fd}`);
+    const { stdout } = await elect(job('grep', '-h', 'flags', ...files), { prefix }).ended;
     const flags = [...stdout.toString().matchAll(/flags:\s+(\d+)/g)].map(([, octal]) => Number.parseInt(octal!, 8));
     expect(flags.map((flag) => flag & constants.O_NONBLOCK)).toEqual([0, 0, 0]);
   });
