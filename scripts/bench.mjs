@@ -14,7 +14,7 @@ import { markdownTable, pairedRatio, show, summary } from './bench/statistics.mj
 import { startStores } from './bench/stores.mjs';
 
 const USAGE = `npm run bench -- [options]      (after npm run build)
-  --runs N        rounds of the start measure (default 40); the others take fewer
+  --runs N        rounds of the start measure (default 40); the others take fewer; at rest it is always a minute
   --quick         few rounds of everything, to see that it works
   --only LIST     of start,handover,takeover,memory,standbys,rest
   --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 30 MB each; with --quick 20)
