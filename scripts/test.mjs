@@ -22,6 +22,7 @@ const NEEDED = {
   postgresql: 'pg_createcluster',
   curl: 'curl',
   'bash-completion': '/usr/share/bash-completion/bash_completion',
+  busybox: 'busybox',
   zsh: 'zsh',
   fish: 'fish',
   jq: 'jq',

@@ -21,46 +21,84 @@ signal_job() { [ -z "$job" ] || kill -s "$1" -- "$job" 2>/dev/null; }
 # What left the group is found and ended by a program that can read /proc; it is started only now, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
 
-# Sleeps in pieces, since a sleep may be ended from outside, and looks at the clock again before it acts. It is called off with USR1, which is never
-# ignored here: a TERM that came before the trap was set would be lost, and an alarm for a deadline that has moved would kill.
+# Whom it is for may be dead: that is told by the end of stdin.
+answer() { echo "$1"; } 2>/dev/null
+
+# What the guard tells a running alarm. An alarm that sleeps hears it at once, and answers for itself.
+hear() {
+  while read -r word rest <&3; do
+    case $word in
+      until) deadline=$rest; answer "armed $rest" ;;
+      off) call_off ;;
+    esac
+  done
+}
+
+doze() { sleep "$1" 3<&- & nap=$!; }
+
+call_off() {
+  [ -z "$nap" ] || { kill -s KILL "$nap"; wait "$nap"; } 2>/dev/null
+  exit 0
+}
+
+# The alarm: a process of its own, which outlives the guard. Descriptor 3 is a pipe into which the guard writes for a moment only, and which the nap
+# holds open: it ends with the nap, whoever ended it, and not before all that was told has been read. So the clock is looked at again after each nap, and a
+# deadline that was told by then counts also after a stall. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
+# told, and the guard sets a new alarm for each deadline: this one is called off with USR1, which is never ignored here. A TERM that came before the trap was set would be lost,
+# and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
-  older=${!-} # what $! is before there is a nap of ours
-  trap '[ "${!-}" = "$older" ] || { kill -s KILL "$!"; wait "$!"; } 2>/dev/null; exit 0' USR1
+  nap='' deadline=$until
+  trap call_off USR1
   while
     read -r up _ </proc/uptime
-    left=$(($1 - ${up%.*}${up#*.}))
+    hear
+    left=$((deadline - ${up%.*}${up#*.}))
     [ "$left" -gt 0 ]
   do
     part=$((left % 100))
     [ "$part" -gt 9 ] || part=0$part
-    sleep "$((left / 100)).$part" &
-    wait "$!"
+    { doze "$((left / 100)).$part"; } >/proc/self/fd/3 || doze "$((left / 100)).$part"
+    hear
+    wait "$nap"
+    nap=''
   done
   signal_job KILL
   clean_up end
 }
 
+# Fails where there is no alarm alive, or none that hears.
+tell() { [ -p "/proc/$alarm/fd/3" ] && echo "$1" >"/proc/$alarm/fd/3"; } 2>/dev/null
+
 disarm() {
-  [ -z "$alarm" ] || { kill -s USR1 "$alarm" 2>/dev/null; wait "$alarm" 2>/dev/null; }
+  [ -z "$alarm" ] || { tell off || kill -s USR1 "$alarm"; wait "$alarm"; } 2>/dev/null
   alarm=''
 }
 
+# `until`: it has to be answered for; `still`: it has been.
 arm() {
   disarm
-  [ "$until" = forever ] || { watch_the_clock "$until" </dev/null >/dev/null & alarm=$!; }
+  [ "$until" = forever ] || { watch_the_clock </dev/null & alarm=$!; } 3<<DEADLINE
+$1 $until
+DEADLINE
+}
+
+# Deadlines move later, and then the alarm is told; otherwise there is a new one.
+move() {
+  before=$until until=$1
+  [ "$before" != forever ] && [ "$until" -ge "$before" ] && tell "until $until" || arm until
 }
 
 # A service manager that ends a unit signals all of its processes. The guard goes when elect-run is gone, not before.
-trap '' HUP INT QUIT TERM
+trap '' HUP INT QUIT TERM PIPE
 until=forever
-echo ready
+answer ready
 while IFS=' ' read -r word rest; do
   case $word in
-    until) until=$rest && arm && echo "armed $rest" ;;
-    forever) until=forever && arm; echo "armed forever" ;;
-    job) job=$rest && arm ;;
-    facts) facts=$rest && arm ;;
-    down) disarm && exit 0 ;;
+    until) move "$rest" ;;
+    forever) until=forever; disarm; answer "armed forever" ;;
+    job) job=$rest; arm still ;;
+    facts) facts=$rest; arm still ;;
+    down) disarm; exit 0 ;;
   esac
 done
 # elect-run is dead, so orphans go to init, and only from living parents does a trace lead to those that left the group. Hence the clean-up finds

@@ -26,6 +26,7 @@ const NEEDS = {
   bash: () => program('bash', 'bash'),
   bashCompletion: () => file('bash-completion', '/usr/share/bash-completion/bash_completion', 'bash-completion'),
   dash: () => program('dash', 'dash'),
+  busybox: () => program('busybox', 'busybox'),
   zsh: () => program('zsh', 'zsh'),
   fish: () => program('fish', 'fish'),
   jq: () => program('jq', 'jq'),

@@ -1,0 +1,206 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { uptime } from 'node:os';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+import { describeWith, type Need } from '../helpers/needs.ts';
+import { alive, childrenOf, commandLine, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+
+interface Kind {
+  name: string;
+  needs: Need[];
+  command: string[];
+  env?: NodeJS.ProcessEnv;
+}
+
+const file = (name: string) => fileURLToPath(new URL(`../../dist/${name}`, import.meta.url));
+const withShell = (...shell: string[]) => [...shell, file('guard.sh'), 'elect-run-guard', '/bin/true', 'cleanup'];
+
+const SHELLS: Kind[] = [
+  { name: 'dash', needs: ['dash'], command: withShell('dash') },
+  { name: 'bash', needs: ['bash'], command: withShell('bash', '--posix') },
+  { name: 'busybox', needs: ['busybox'], command: withShell('busybox', 'sh') },
+];
+/** Before 5.1 it had no pipes for here-documents. */
+const OLD_BASH: Kind = { name: 'bash 5.0', needs: ['bash'], command: withShell('bash'), env: { BASH_COMPAT: '50' } };
+const NODE: Kind = {
+  name: 'node',
+  needs: [],
+  command: [process.execPath, file('guard-process.js'), 'elect-run-guard'],
+};
+
+const each = (kinds: Kind[], body: (kind: Kind) => void) => {
+  for (const kind of kinds) describeWith(kind.needs, kind.name, () => body(kind));
+};
+
+async function startGuard({ command: [program, ...args], env }: Kind) {
+  const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+  const guard = spawn(program!, args, {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+    detached: true,
+  });
+  onTestFinished(() => {
+    for (const { pid } of [job, guard] as ChildProcess[]) {
+      try {
+        process.kill(-pid!, 'SIGKILL');
+      } catch {} // it has ended
+    }
+  });
+  const answers: string[] = [];
+  createInterface({ input: guard.stdout }).on('line', (line) => answers.push(line));
+  const tell = (line: string) => guard.stdin.write(`${line}\n`);
+  tell(`job ${-job.pid!}`);
+  const say = (ms: number) => {
+    const centiseconds = Math.floor(uptime() * 100 + ms / 10);
+    tell(`until ${centiseconds}`);
+    return centiseconds;
+  };
+  /** Returns the deadline, in ms of /proc/uptime. */
+  const armFor = async (ms: number, whenTold = () => {}) => {
+    const centiseconds = say(ms);
+    whenTold();
+    await until(() => answers.includes(`armed ${centiseconds}`), 'its answer');
+    return centiseconds * 10;
+  };
+  /** Its own process, not its naps. */
+  const alarm = () =>
+    until(() => childrenOf(guard.pid!).find((pid) => commandLine(pid).includes('elect-run-guard')), 'an alarm');
+  return { guard, job, tell, say, armFor, answers, alarm };
+}
+
+const HALF_A_SECOND = 500;
+/** The least margin there is. */
+const MARGIN_MS = 150;
+
+async function diesAt(job: ChildProcess, killAt: number): Promise<void> {
+  await once(job, 'exit');
+  const late = uptime() * 1000 - killAt;
+  expect(late).toBeGreaterThanOrEqual(-10); // the clock's step
+  expect(late).toBeLessThan(MARGIN_MS);
+}
+
+each([...SHELLS, OLD_BASH, NODE], (kind) => {
+  test('it kills the job’s group at the deadline, not before, on the clock of /proc/uptime', async () => {
+    const { job, armFor } = await startGuard(kind);
+    await diesAt(job, await armFor(HALF_A_SECOND));
+  });
+
+  test('the last deadline counts, however many there were', async () => {
+    const { job, armFor } = await startGuard(kind);
+    let killAt = 0;
+    for (const startedAt = uptime(); uptime() < startedAt + 1; ) killAt = await armFor(HALF_A_SECOND);
+    await diesAt(job, killAt);
+  });
+
+  test('an earlier deadline counts as well', async () => {
+    const { job, armFor } = await startGuard(kind);
+    await armFor(60_000);
+    await diesAt(job, await armFor(HALF_A_SECOND));
+  });
+
+  test('a later deadline that came while it stood still counts', async () => {
+    const { guard, job, armFor } = await startGuard(kind);
+    const killAt = await armFor(HALF_A_SECOND);
+    const session = (signal: NodeJS.Signals) => process.kill(-guard.pid!, signal);
+    session('SIGSTOP');
+    await until(() => isStopped(guard.pid!), 'it stands still');
+    await sleep(killAt + 50 - uptime() * 1000);
+    const armed = armFor(60_000);
+    process.kill(guard.pid!, 'SIGCONT');
+    if (kind !== NODE) await sleep(100); // until it has read that, of which nobody tells; its alarm goes on a little later
+    session('SIGCONT');
+    await armed;
+    await armFor(60_000); // it has been through its timers
+    expect(alive(job.pid!)).toBe(true);
+  });
+
+  test('"forever" calls the alarm off, and "down" ends it without a signal to the job', async () => {
+    const { guard, job, tell, armFor } = await startGuard(kind);
+    const killAt = await armFor(HALF_A_SECOND);
+    tell('forever');
+    await sleep(killAt + 50 - uptime() * 1000);
+    expect(childrenOf(guard.pid!)).toEqual([]);
+    tell('down');
+    expect((await once(guard, 'exit'))[0]).toBe(0);
+    expect(alive(job.pid!)).toBe(true);
+  });
+
+  test('the end of its input is the death of elect-run: the job is killed', async () => {
+    const { guard, job, armFor } = await startGuard(kind);
+    await armFor(60_000);
+    guard.stdin.end();
+    expect((await once(job, 'exit'))[1]).toBe('SIGKILL');
+  });
+
+  test('elect-run dies before it has read the answer: the job is killed', async () => {
+    const { guard, job, armFor, say } = await startGuard(kind);
+    await armFor(60_000);
+    guard.stdout.destroy();
+    say(70_000);
+    guard.stdin.end();
+    expect((await once(job, 'exit'))[1]).toBe('SIGKILL');
+  });
+});
+
+each([...SHELLS, OLD_BASH], (kind) => {
+  test.each(['SIGKILL', 'SIGSTOP'] as const)(
+    '%s of the guard: its alarm goes off at the last deadline',
+    async (signal) => {
+      const { guard, job, armFor } = await startGuard(kind);
+      await armFor(HALF_A_SECOND);
+      const killAt = await armFor(2 * HALF_A_SECOND);
+      process.kill(guard.pid!, signal);
+      await diesAt(job, killAt);
+    },
+  );
+
+  test('an alarm that was killed is set anew', async () => {
+    const { job, armFor, alarm } = await startGuard(kind);
+    await armFor(60_000);
+    const first = await alarm();
+    process.kill(first, 'SIGKILL');
+    await until(() => !alive(first), 'its end');
+    await diesAt(job, await armFor(HALF_A_SECOND));
+  });
+
+  test('a guard whose alarm is frozen does not answer', async () => {
+    const { armFor, alarm, say, tell, answers } = await startGuard(kind);
+    await armFor(60_000);
+    const frozen = await alarm();
+    process.kill(frozen, 'SIGSTOP');
+    await until(() => isStopped(frozen), 'it is frozen');
+    const deadline = say(70_000);
+    tell('job');
+    await sleep(HALF_A_SECOND);
+    expect(answers).not.toContain(`armed ${deadline}`);
+  });
+
+  test('a nap that is ended from outside wakes nobody too early', async () => {
+    const { job, armFor, alarm } = await startGuard(kind);
+    const killAt = await armFor(2 * HALF_A_SECOND);
+    const napOf = async (other?: number) => {
+      const sleeper = await alarm();
+      return until(
+        () => childrenOf(sleeper).find((pid) => pid !== other && commandLine(pid).includes('sleep')),
+        'a nap',
+      );
+    };
+    const first = await napOf();
+    process.kill(first, 'SIGKILL');
+    await napOf(first);
+    await diesAt(job, killAt);
+  });
+
+  test('nothing is left behind of alarms and naps that are over', async () => {
+    const { guard, armFor, alarm } = await startGuard(kind);
+    for (let turn = 0; turn < 50; turn++) await armFor(60_000 + 10 * turn);
+    const sleeper = await alarm();
+    await until(() => childrenOf(sleeper).length > 0, 'its nap');
+    const descendants = childrenOf(guard.pid!).flatMap((child) => [child, ...childrenOf(child)]);
+    expect(descendants).toHaveLength(2);
+    expect([...zombiesOf(guard.pid!), ...zombiesOf(sleeper)]).toEqual([]);
+  });
+});
