@@ -33,36 +33,27 @@ export interface ChildOptions {
  * Starts the command with our own stdin, stdout and stderr. The kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG,
  * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
  */
-export async function startChild({ command, args, env, ownGroup, fds }: ChildOptions): Promise<Child> {
-  const tether = setpriv();
+export async function startChild(options: ChildOptions): Promise<Child> {
+  const setpriv = pathOfSetpriv();
   const { pid, ended } =
-    tether === undefined
-      ? await startUntethered({ command, args, env, ownGroup, fds })
-      : spawnProgram({
-          file: tether,
-          argv: [tether, ...TETHER, command, ...args],
-          env,
-          ownSession: ownGroup,
-          stdio: 'inherit',
-          fds,
-        });
+    setpriv === undefined ? await startUntethered(options) : startTethered(setpriv, options, 'inherit');
   return { pid, startedAt: readProc(pid)?.startedAt ?? '', ended: ended.then(endOf) };
 }
 
-const TETHER = ['--pdeathsig', 'KILL', '--'];
-
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
 export function rehearseStart(): void {
-  const file = setpriv();
-  if (file === undefined) return;
-  spawnProgram({
-    file,
-    argv: [file, ...TETHER, 'true'],
-    env: process.env,
-    ownSession: true,
-    stdio: 'ignore',
-    fds: [],
-  });
+  const setpriv = pathOfSetpriv();
+  if (setpriv === undefined) return;
+  startTethered(setpriv, { command: 'true', args: [], env: process.env, ownGroup: true, fds: [] }, 'ignore');
+}
+
+function startTethered(
+  setpriv: string,
+  { command, args, env, ownGroup, fds }: ChildOptions,
+  stdio: 'inherit' | 'ignore',
+) {
+  const argv = [setpriv, '--pdeathsig', 'KILL', '--', command, ...args];
+  return spawnProgram({ file: setpriv, argv, env, ownSession: ownGroup, stdio, fds });
 }
 
 /** Without setpriv(1) nobody else looks for the command. */
@@ -99,12 +90,11 @@ function endOf(status: number): ChildEnd {
   return { status: (status >> 8) & 0xff, signal: undefined };
 }
 
-let tether: string | undefined;
+let foundSetpriv: string | undefined;
 
-/** What stands before the command. */
-function setpriv(): string | undefined {
-  tether ??= findSetpriv();
-  return tether;
+function pathOfSetpriv(): string | undefined {
+  foundSetpriv ??= findSetpriv();
+  return foundSetpriv;
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */

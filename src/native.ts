@@ -9,7 +9,7 @@ import type koffi from 'koffi';
 interface Libc {
   flock(fd: number, operation: number): number;
   prctl(option: number, a: number, b: number, c: number, d: number): number;
-  waitpid(pid: number, status: null, options: number): number;
+  waitpid(pid: number, status: [number], options: number): number;
   syscall(number: number, ...typed: unknown[]): number;
   ioctl(fd: number, request: number, ...typed: unknown[]): number;
   fcntl(fd: number, command: number, ...typed: unknown[]): number;
@@ -35,7 +35,7 @@ function libc(): Libc {
     loaded = {
       flock: program.func('int flock(int, int)'),
       prctl: program.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
-      waitpid: program.func('int waitpid(int, void *, int)'),
+      waitpid: program.func('int waitpid(int, _Out_ int *, int)'),
       syscall: program.func('long syscall(long, ...)'),
       ioctl: program.func('int ioctl(int, unsigned long, ...)'),
       fcntl: program.func('int fcntl(int, int, ...)'),
@@ -107,9 +107,13 @@ export function becomeSubreaper(): boolean {
 
 const WNOHANG = 1;
 
-/** Takes a dead adopted child out of the process table. Never to be called for a child that Node started: Node waits for those itself. */
-export function reap(pid: number): void {
-  libc().waitpid(pid, null, WNOHANG);
+/**
+ * Takes a dead child of ours out of the process table, and returns its status of wait(2); undefined: it lives. Never to be called for a child that Node started: Node waits for
+ * those itself.
+ */
+export function reap(pid: number): number | undefined {
+  const status: [number] = [0];
+  return libc().waitpid(pid, status, WNOHANG) === 0 ? undefined : status[0];
 }
 
 const SYS_pidfd_open = 434; // the same number on every architecture, pidfd_open(2)

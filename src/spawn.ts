@@ -1,6 +1,6 @@
 import { getSystemErrorMap } from 'node:util';
 import { awaited } from './adoption.ts';
-import { closeOnExec, inherited, native } from './native.ts';
+import { closeOnExec, inherited, native, reap } from './native.ts';
 
 export interface Program {
   file: string;
@@ -44,18 +44,17 @@ export function spawnProgram(program: Program): { pid: number; ended: Promise<nu
 function whenEnded(pid: number): Promise<number> {
   return new Promise((resolve) => {
     const look = () => {
-      const status: [number] = [0];
-      if (libc().waitpid(pid, status, WNOHANG) === 0) return;
+      const status = reap(pid);
+      if (status === undefined) return;
       process.off('SIGCHLD', look);
       awaited.delete(pid);
-      resolve(status[0]);
+      resolve(status);
     };
     process.prependListener('SIGCHLD', look);
     look(); // it may have ended before we listened
   });
 }
 
-const WNOHANG = 1;
 const O_RDWR = 2;
 const SETSIGDEF = 0x04; // spawn.h: the same in glibc and musl, as those that follow
 const SETSIGMASK = 0x08;
@@ -68,7 +67,6 @@ const terminated = (strings: string[]): Strings => [...strings, null];
 
 interface Libc {
   spawn(pid: [number], file: string, actions: Buffer, attributes: Buffer, argv: Strings, env: Strings): number;
-  waitpid(pid: number, status: [number], options: number): number;
   actionsFor(stdio: Program['stdio'], moves: { fd: number; as: number }[]): Buffer;
   forget(actions: Buffer): void;
   /** In our session; in one of its own. */
@@ -107,7 +105,6 @@ function load(): Libc {
     });
   return {
     spawn: program.func('int posix_spawn(_Out_ int *, const char *, void *, void *, const char **, const char **)'),
-    waitpid: program.func('int waitpid(int, _Out_ int *, int)'),
     actionsFor: (stdio, moves) =>
       made((room) => {
         initActions(room);

@@ -1,7 +1,8 @@
 // The measures of one candidate, or of two. Each of them takes one candidate after the other in every round (A B A B …), so that whatever else the machine does
 // meets all of them alike.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { end, Job, start } from './processes.mjs';
+import { childrenOf } from './processor.mjs';
 
 export const pause = (durationMs) => new Promise((resolve) => setTimeout(resolve, durationMs));
 
@@ -152,10 +153,9 @@ export async function measureMemory(candidates, { rounds, folder, progress }) {
 }
 
 function descendants(pid, except) {
-  const children = readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, 'latin1').split(' ').filter(Boolean).map(Number),
-  );
-  return children.filter((child) => child !== except).flatMap((child) => [child, ...descendants(child, except)]);
+  return childrenOf(pid)
+    .filter((child) => child !== except)
+    .flatMap((child) => [child, ...descendants(child, except)]);
 }
 
 /** In MB: the peak of the resident set, and the set as it is now with every shared page divided by those who share it. */

@@ -24,16 +24,13 @@ export async function measureRest(candidates, { durationMs, folder, progress }) 
   try {
     for (const candidate of candidates) {
       progress(`rest ${candidate.key}: starting`);
-      const lead = async (name, flags) => {
-        const leader = await start(candidate, `rest-${name}-${candidate.key}`, flags, folder, all);
-        await Promise.race([leader.job.started, failure(leader.child)]);
-        return leader;
+      const enter = async (name, flags, arrival) => {
+        const one = start(candidate, `rest-${name}-${candidate.key}`, flags, folder, all);
+        await Promise.race([arrival(one), failure(one.child)]);
+        return one;
       };
-      const standBehind = async (name, flags) => {
-        const standby = await start(candidate, `rest-${name}-${candidate.key}`, flags, folder, all);
-        await Promise.race([said(standby.child, candidate.standbyLine), failure(standby.child)]);
-        return standby;
-      };
+      const lead = (name, flags) => enter(name, flags, ({ job }) => job.started);
+      const standBehind = (name, flags) => enter(name, flags, ({ child }) => said(child, candidate.standbyLine));
       const measured = { often: await lead('often', OFTEN), seldom: await lead('seldom', SELDOM) };
       for (const ttl of STANDBY_TTLS) {
         measured[`leader ${ttl}`] = await lead(ttl, ['--ttl', ttl]);
@@ -65,7 +62,7 @@ export async function measureRest(candidates, { durationMs, folder, progress }) 
   return new Map([...results].map(([key, { parts }]) => [key, summarize(parts)]));
 }
 
-async function start(candidate, election, flags, folder, all) {
+function start(candidate, election, flags, folder, all) {
   const job = new Job(folder);
   const { command, env } = candidate;
   const one = {

@@ -10,6 +10,7 @@ import { readAllProcs } from '../../src/proc.ts';
 import { Renewal } from '../../src/renewal.ts';
 import { Requests } from '../../src/requests.ts';
 import { race } from '../../src/waiting.ts';
+import { sessionOf } from '../../test/helpers/procs.ts';
 
 interface Task {
   spec: BackendSpec;
@@ -90,15 +91,6 @@ async function sample() {
       .filter((pid) => Number.isInteger(pid) && sessionOf(pid) === session).length, // zombies as well
     guardDescriptors: members.reduce((sum, { pid }) => sum + fds(pid), 0),
   };
-}
-
-function sessionOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3]);
-  } catch {
-    return undefined;
-  }
 }
 
 const startedAt = now();
