@@ -238,7 +238,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
 
   test('a job started in the background can be brought to the front, and reads then', async () => {
     const terminal = await open();
-    await terminal.line(`elect-run -- bash -c 'echo at work; read line; echo "it read \${line^^}"' &`);
+    await terminal.line(`elect-run -- bash -c 'echo at "work"; read line; echo "it read \${line^^}"' &`);
     await terminal.shows('at work');
     await terminal.press('Enter');
     await terminal.prompt();
@@ -251,7 +251,7 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
 
   test('Ctrl-C at the shell leaves a job in the background alone', async () => {
     const terminal = await open();
-    await terminal.line(`elect-run -- sh -c 'echo at work; while [ ! -e end ]; do sleep 0.05; done; exit 3' &`);
+    await terminal.line(`elect-run -- sh -c 'echo at "work"; while [ ! -e end ]; do sleep 0.05; done; exit 3' &`);
     await terminal.shows('at work');
     await terminal.press('C-c');
     await terminal.prompt();
