@@ -42,7 +42,10 @@ class Pipe {
   }
 
   #after(delayMs: number, act: () => void): void {
-    if (delayMs === 0 && this.#underWay === 0) return act();
+    if (delayMs === 0 && this.#underWay === 0) {
+      act();
+      return;
+    }
     this.#underWay++;
     this.#lastDueAt = Math.max(this.#lastDueAt, performance.now() + delayMs);
     const dueAt = this.#lastDueAt;
