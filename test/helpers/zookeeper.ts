@@ -136,6 +136,11 @@ export class ZooKeeper {
     return inOrder.map((child) => `/${name}/${child}`);
   }
 
+  async dataAt(path: string): Promise<string> {
+    const [, data] = await this.call<[Stat, Buffer | null]>((client, done) => client.a_get(path, false, done));
+    return String(data ?? '');
+  }
+
   async delete(path: string): Promise<void> {
     await this.call<[]>((client, done) => client.a_delete_(path, -1, done));
   }
