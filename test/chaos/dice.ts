@@ -37,6 +37,10 @@ export class Dice {
   /** As often as its weight says. */
   weighted<T extends { weight: number }>(from: readonly T[]): T {
     let left = this.number() * from.reduce((sum, { weight }) => sum + weight, 0);
-    return from.find(({ weight }) => (left -= weight) < 0) ?? from.at(-1)!;
+    for (const one of from) {
+      left -= one.weight;
+      if (left < 0) return one;
+    }
+    return from.at(-1)!;
   }
 }
