@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { elect } from '../helpers/elect.ts';
 import { SuspendableClock, WallClock } from '../helpers/faketime.ts';
-import { alive, childrenOf, commandLine, freezeTree, isStopped, signal } from '../helpers/procs.ts';
+import type { Conduct } from '../helpers/oracle.ts';
+import { childrenOf, commandLine, freezeTree, isStopped, signal, until } from '../helpers/procs.ts';
 import type { Dice } from './dice.ts';
-import { type Candidate, lastOf, type Scene, type Site } from './site.ts';
+import { type Candidate, idOf, lastOf, type Scene, type Site } from './site.ts';
 
 /** One draw of the nemesis: everything about it that does not depend on how the others behave. */
 export interface Draw {
@@ -57,6 +58,9 @@ const hasTold = (events: Candidate['elect']['events']) => {
   return started === -1 || events.slice(started).some(({ event }) => event === 'strayed');
 };
 
+/** Something of these goes on when the job itself is dead. */
+const LEAVING: Conduct[] = ['escapes', 'escapes-without-environment', 'leaves-without-environment', 'forks'];
+
 const guardOf = ({ elect }: Candidate): number | undefined =>
   childrenOf(elect.pid).find((pid) => commandLine(pid).includes('elect-run-guard'));
 
@@ -105,6 +109,9 @@ const processes: Fault[] = [
       const guard = victim && guardOf(victim);
       if (!victim || guard === undefined) return NOBODY;
       if (!isCovered(victim)) return { not: 'its job has hidden just now' };
+      // Nothing runs out, so there is no alarm either: what the kernel does not kill works on, and keeps the lock (docs/safety.md).
+      if (field.kind.name === 'file' && LEAVING.includes(victim.conduct))
+        return { not: 'with a file nobody would be left to end its job' };
       signal(guard, 'SIGKILL');
       signal(victim.elect.pid, 'SIGKILL');
       return { what: label(victim) };
@@ -348,26 +355,35 @@ const stores: Fault[] = [
   },
   {
     // Whoever believes what it was told some time ago, and does not ask again before the start, leads beside another.
-    name: 'turn lost while cut off',
-    weight: 2,
-    lasts: [0.4, 0.4],
-    can: hasWire,
-    async strike(field) {
-      const { store, name, sites, leader } = field;
-      const first = leader();
-      const others = sites
-        .map(({ candidate }) => candidate)
-        .filter((one) => one !== undefined && one !== first && one.isProxied);
-      const next = others.find((one) => lastOf(one!, 'standby')?.position === 2) ?? others[0];
-      if (!first || !next || !isCovered(first)) return NOBODY;
-      next.wire.hold({ out: false, in: true });
-      if (store.depose && lastOf(next, 'standby')?.position === 2) await store.depose(name, 'second').catch(() => {});
-      signal(first.elect.pid, 'SIGKILL');
-      return { what: `${label(next)}, ${label(first)} killed`, undo: () => next.wire.heal() };
+    name: 'turn lost while the answer is under way',
+    weight: 3,
+    lasts: [0.3, 0.3],
+    can: ({ store }) => store.endpoints.length > 0 && store.first !== undefined,
+    async strike({ store, name, sites, leader, oracle }) {
+      const before = leader();
+      if (!before) return NOBODY;
+      if (!isCovered(before)) return { not: 'its job has hidden just now' };
+      const others = sites.map(({ candidate }) => candidate).filter((one) => one !== undefined && one !== before);
+      const next = others.find((one) => lastOf(one!, 'standby')?.position === 2);
+      if (!next?.isProxied) return { not: 'no proxy on the way of the next one' };
+      next.wire.delay({ fromMs: TURN_MS, toMs: TURN_MS });
+      signal(before.elect.pid, 'SIGKILL');
+      const what = `that of ${label(next)}, after ${label(before)} was killed`;
+      const undo = () => next.wire.heal();
+      const isFirst = async () => (await store.first!(name).catch(() => undefined)) === idOf(next);
+      if (!(await until(isFirst, 'its turn', 4 * TURN_MS).catch(() => false)))
+        return { what: `${what}: it was not its turn`, undo };
+      // Told of it, it asks whether it leads; now the store's answer is on its way.
+      await sleep(2.5 * TURN_MS);
+      if (!oracle.starts().some(({ who }) => who === idOf(next)) && (await isFirst()))
+        await store.depose!(name, 'first').catch(() => {});
+      return { what, undo };
     },
   },
 ];
 
+/** How long what the store says to whose turn it is takes to arrive, and the other way round. */
+const TURN_MS = 300;
 const HOUR_S = 3600;
 
 const machines: Fault[] = [
@@ -464,5 +480,3 @@ export function drawFaults(dice: Dice, scene: Scene, count: number): Draw[] {
 export async function strike(field: Battlefield, draw: Draw): Promise<Struck> {
   return FAULTS.find(({ name }) => name === draw.fault)!.strike(field, draw);
 }
-
-export const isDead = ({ elect }: Candidate): boolean => !alive(elect.pid);

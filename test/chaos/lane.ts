@@ -1,5 +1,7 @@
 // One store under attack, in a process of its own, which scripts/chaos.mjs starts in a network namespace where there are any. What it has to say goes to stdout, one JSON object on each line.
+import { endAll } from '../helpers/elect.ts';
 import { Network } from '../helpers/netns.ts';
+import { clearOracles } from '../helpers/oracle.ts';
 import { stopServers } from '../helpers/servers.ts';
 import { type Outcome, runEpisode, type Trial } from './episode.ts';
 import type { Draw } from './faults.ts';
@@ -37,6 +39,12 @@ async function attack(options: LaneOptions): Promise<void> {
   const world = new World(network, options.candidates);
   const store = await kind.start(world.serverHosts(Math.max(1, kind.hosts)));
   const trial: Trial = { world, kind, store, program: options.program };
+  process.once('SIGTERM', async () => {
+    await endAll();
+    await clearOracles();
+    await store.stop();
+    process.exit(143);
+  });
   try {
     tell({ type: 'ready' });
     const endAt = performance.now() + options.seconds * 1000;

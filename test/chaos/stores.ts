@@ -25,6 +25,8 @@ export interface Store {
   access(endpoints: string[]): Access;
   /** Which of the servers leads the others. */
   leader?(): Promise<number>;
+  /** Who stands first in line. Only where there is one. */
+  first?(name: string): Promise<string | undefined>;
   /** Takes the place of the first or the second in line away, as an operator would. Resolves with its id, or undefined when there is none. */
   depose?(name: string, place: 'first' | 'second'): Promise<string | undefined>;
   /** Nothing more can be written, until it is freed. */
@@ -96,6 +98,7 @@ const etcd = (name: string, members: 1 | 3): StoreKind => ({
       endpoints,
       access: (endpoints) => ({ backend: `etcd://${endpoints.join(',')}` }),
       ...(members === 1 ? {} : { leader: () => store.leader() }),
+      first: async (name) => (await store.line(name))[0]?.value,
       depose: async (name, place) => {
         const found = (await store.line(name))[place === 'first' ? 0 : 1];
         if (!found) return undefined;
@@ -164,6 +167,10 @@ const zookeeper = (name: string, members: 1 | 3): StoreKind => ({
       endpoints: store.endpoints,
       access: (endpoints) => ({ backend: `zookeeper://${endpoints.join(',')}` }),
       ...(members === 1 ? {} : { leader: () => store.leader() }),
+      first: async (name) => {
+        const [path] = await store.line(name);
+        return path && store.dataAt(path);
+      },
       depose: async (name, place) => {
         const path = (await store.line(name))[place === 'first' ? 0 : 1];
         if (path === undefined) return undefined;
