@@ -88,7 +88,8 @@ function definitions(root, used) {
   });
 }
 
-async function generate(used) {
+/** `name` keeps the codecs of two modules apart: protobufjs has one table of all. */
+async function generate(name, used) {
   const root = loadProtos();
   const services = definitions(root, used);
   const methods = Object.entries(used).flatMap(([service, names]) =>
@@ -117,6 +118,8 @@ async function generate(used) {
       'commonjs',
       '--keep-case',
       '--force-long',
+      '--root',
+      name,
       ...flags,
       json,
     ]);
@@ -143,7 +146,7 @@ export const etcdProtos = {
     }));
     // grpc-js has a use for it, too: the definitions of its channelz service, which nobody serves here.
     onLoad({ filter: /.*/, namespace: 'etcd-protos' }, async ({ path }) => ({
-      contents: `require('protobufjs/minimal').util.Long = require('long'); require('protobufjs/minimal').configure();\n${await generate(path === 'ours' ? OURS : OF_ETCD3)}`,
+      contents: `require('protobufjs/minimal').util.Long = require('long'); require('protobufjs/minimal').configure();\n${await generate(path, path === 'ours' ? OURS : OF_ETCD3)}`,
       resolveDir: fileURLToPath(new URL('..', import.meta.url)),
     }));
   },
