@@ -197,12 +197,13 @@ const KUBERNETES: StoreKind = {
   recoveryMs: 15_000,
   async start(hosts) {
     const store = await Kubernetes.start(hosts?.[0]);
+    const [address] = store.endpoints[0].split(':'); // also behind a proxy
     return {
       servers: [...store.members, ...store.etcd.members],
       endpoints: store.endpoints,
       access: ([endpoint]) => ({
         backend: store.url,
-        env: { KUBECONFIG: store.kubeconfig('app', { endpoint: endpoint! }) },
+        env: { KUBECONFIG: store.kubeconfig('app', { endpoint: endpoint!, cluster: { 'tls-server-name': address } }) },
       }),
       depose: async (name, place) => {
         if (place === 'second') return undefined; // there is no line
@@ -219,7 +220,7 @@ const KUBERNETES: StoreKind = {
       holderOf: async (name, token) => {
         const key = `/registry/leases/default/${name}`;
         const object = await store.etcd.etcdctl('get', key, `--rev=${token}`, '--print-value-only');
-        return /[\w.-]+-\d+-[0-9a-f]{8}/.exec(object.slice(object.lastIndexOf(name) + name.length))?.[0];
+        return object.match(/host\d+-\d+-[0-9a-f]{8}/g)?.at(-1); // an annotation may have an earlier one, before spec.holderIdentity
       },
       stop: () => store.stop(),
     };
