@@ -18,6 +18,8 @@ export interface Trial {
   kind: StoreKind;
   store: Store;
   program: string[];
+  /** The nemesis draws from these. */
+  faults: string[];
 }
 
 export interface Outcome {
@@ -37,7 +39,8 @@ export interface Outcome {
   /** The longest time without a job at work during the trouble, and from its end to the next leader. */
   worstGapMs: number;
   recoveryMs: number;
-  /** What is wrong. */
+  /** What is wrong: with safety, and all of it. */
+  unsafe: string[];
   violations: string[];
   /** Everything that happened, if something is wrong. */
   timeline: string[];
@@ -47,8 +50,8 @@ const FIRST_LEADER_MS = 20_000;
 const END_MS = 20_000;
 const LEFTOVERS_MS = 20_000;
 
-/** An election of its own, from the first candidate to the last trace of it. `draws`: in the place of those that the seed has. */
-export async function runEpisode(trial: Trial, seed: string, faults?: Draw[]): Promise<Outcome> {
+/** An election of its own, from the first candidate to the last trace of it. `instead`: in the place of those that the seed has. */
+export async function runEpisode(trial: Trial, seed: string, instead?: Draw[]): Promise<Outcome> {
   const { world, kind, store } = trial;
   const name = `chaos-${process.pid}-${++episodes}`;
   const oracle = new Oracle();
@@ -58,7 +61,7 @@ export async function runEpisode(trial: Trial, seed: string, faults?: Draw[]): P
     (_, index) => new Site(scene, index + 1, new Dice(`${seed} host${index + 1}`)),
   );
   const dice = new Dice(`${seed} nemesis`);
-  const draws = drawFaults(dice, scene, dice.whole(3, 9));
+  const draws = drawFaults(dice, scene, dice.whole(3, 9), trial.faults);
   const history = new History();
   const excuses: Excuse[] = [];
   const violations: string[] = [];
@@ -104,7 +107,7 @@ export async function runEpisode(trial: Trial, seed: string, faults?: Draw[]): P
     await until(() => oracle.starts().length > 0, 'a first leader', FIRST_LEADER_MS, 20).catch(() =>
       violations.push(`no leader within ${FIRST_LEADER_MS} ms of the first candidate`),
     );
-    for (const draw of faults ?? draws) {
+    for (const draw of instead ?? draws) {
       await sleep(draw.gapMs);
       if (isHopeless(oracle, excuses)) break;
       undone.push(inject(draw));
@@ -147,10 +150,10 @@ export async function runEpisode(trial: Trial, seed: string, faults?: Draw[]): P
       excuses,
       holderOf: (token) => store.holderOf?.(name, token),
     });
-    violations.push(...verdict.violations);
+    violations.unshift(...verdict.unsafe);
     return {
       seed,
-      draws: faults ?? draws,
+      draws: instead ?? draws,
       injected,
       missed,
       leaderships: oracle.starts().length,
@@ -159,6 +162,7 @@ export async function runEpisode(trial: Trial, seed: string, faults?: Draw[]): P
       longestExcusedMs: verdict.longestExcusedMs,
       worstGapMs: gaps.worstMs,
       recoveryMs,
+      unsafe: verdict.unsafe,
       violations,
       timeline: violations.length > 0 ? history.lines(everybody(), oracle) : [],
     };

@@ -178,21 +178,21 @@ const processes: Fault[] = [
 
 const wires: Fault[] = [
   {
-    name: 'link cut, both ways',
+    name: 'link cut both ways',
     weight: 4,
     lasts: [0.1, 2],
     can: hasWire,
     strike: (field, draw) => cut(field, draw, { out: true, in: true }),
   },
   {
-    name: 'link cut, requests',
+    name: 'requests cut off',
     weight: 2,
     lasts: [0.1, 2],
     can: hasWire,
     strike: (field, draw) => cut(field, draw, { out: true, in: false }),
   },
   {
-    name: 'link cut, replies',
+    name: 'replies cut off',
     weight: 2,
     lasts: [0.1, 2],
     can: hasWire,
@@ -226,20 +226,19 @@ const wires: Fault[] = [
   },
   {
     // Whoever counts its lease from the answer, and not from the request, believes in it for too long.
-    name: 'late answers, then none',
-    weight: 2,
+    name: 'late answers and then none',
+    weight: 4,
     lasts: [1.2, 2],
     can: ({ store }) => store.endpoints.length > 0,
     async strike(field, draw) {
       const victim = some(field, draw);
       if (!victim) return NOBODY;
       if (!victim.isProxied) return { not: 'no proxy on its way' };
-      const lateMs = 600;
-      victim.wire.delay({ fromMs: lateMs / 2, toMs: lateMs / 2 });
+      victim.wire.delay({ fromMs: 0, toMs: 0 }, { fromMs: LATE_MS, toMs: LATE_MS });
       const last = victim.elect.events.at(-1);
       await victim.elect.event('renewed', { ...(last ? { after: last } : {}), timeoutMs: 3000 }).catch(() => {});
       victim.wire.hold({ out: true, in: true });
-      return { what: `${label(victim)}, ${lateMs} ms late`, undo: () => victim.wire.heal() };
+      return { what: `${label(victim)}, ${LATE_MS} ms late`, undo: () => victim.wire.heal() };
     },
   },
   {
@@ -255,6 +254,9 @@ const wires: Fault[] = [
     },
   },
 ];
+
+/** Just not too late to count as unanswered (`requestMs` in src/timing.ts). */
+const LATE_MS = 600;
 
 function hasWire({ world, store, kind }: Scene): boolean {
   return kind.hosts > 0 && (world.network !== undefined || store.endpoints.length > 0);
@@ -402,7 +404,7 @@ const machines: Fault[] = [
     },
   },
   {
-    name: 'suspend, cut off',
+    name: 'suspend while cut off',
     weight: 3,
     lasts: [1.4, 1.8],
     can: hasWire,
@@ -462,9 +464,10 @@ const FAULTS = [...processes, ...wires, ...stores, ...machines];
 
 export const FAULT_NAMES = FAULTS.map(({ name }) => name);
 
-/** All that this seed has in store, however the others behave. */
-export function drawFaults(dice: Dice, scene: Scene, count: number): Draw[] {
-  const possible = FAULTS.filter((fault) => fault.can(scene));
+/** All that this seed has in store, however the others behave. `only`: of these faults. */
+export function drawFaults(dice: Dice, scene: Scene, count: number, only: string[]): Draw[] {
+  const possible = FAULTS.filter((fault) => fault.can(scene) && only.includes(fault.name));
+  if (possible.length === 0) return [];
   return Array.from({ length: count }, () => {
     const { name, lasts = [0, 0] } = dice.weighted(possible);
     return {

@@ -15,12 +15,16 @@ export interface LaneOptions {
   network: string | undefined;
   /** The command line of the elect-run on trial. */
   program: string[];
+  /** The nemesis draws from these. */
+  faults: string[];
   seed: string;
   /** From this one on. */
   episode: number;
   /** At most so many, and none begins later than after so many seconds. */
   episodes: number;
   seconds: number;
+  /** It goes on until safety is violated, or ends with anything that is wrong. */
+  isForSafety: boolean;
   /** How long a failing history may be searched for a shorter one. */
   shrinkSeconds: number;
 }
@@ -38,7 +42,8 @@ async function attack(options: LaneOptions): Promise<void> {
   const network = options.network === undefined ? undefined : Network.attach(options.network);
   const world = new World(network, options.candidates);
   const store = await kind.start(world.serverHosts(Math.max(1, kind.hosts)));
-  const trial: Trial = { world, kind, store, program: options.program };
+  const { program, faults } = options;
+  const trial: Trial = { world, kind, store, program, faults };
   process.once('SIGTERM', async () => {
     await endAll();
     await clearOracles();
@@ -52,7 +57,7 @@ async function attack(options: LaneOptions): Promise<void> {
     for (let episode = first; episode < first + episodes && performance.now() < endAt; episode++) {
       const outcome = await runEpisode(trial, `${options.seed}/${episode}`);
       tell({ type: 'episode', episode, outcome });
-      if (outcome.violations.length === 0) continue;
+      if (isFine(outcome, options)) continue;
       await shrink(trial, outcome, options.shrinkSeconds);
       return;
     }
@@ -61,6 +66,9 @@ async function attack(options: LaneOptions): Promise<void> {
     await stopServers();
   }
 }
+
+const isFine = ({ unsafe, violations }: Outcome, { isForSafety }: LaneOptions): boolean =>
+  (isForSafety ? unsafe : violations).length === 0;
 
 /** Tells each history that fails, too, and has a fault less. */
 async function shrink(trial: Trial, failed: Outcome, seconds: number): Promise<void> {

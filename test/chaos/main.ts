@@ -23,6 +23,7 @@ const USAGE = `npm run chaos -- [options]
   --candidates N     for each election; default: 3
   --seed TEXT        what the nemesis does, and when, is drawn from it; default: a new one
   --episode N        this election of that seed only
+  --fault LIST       only these, by the names in the table
   --mutate LIST|all  with one safety rule less at a time, which has to be found: ${mutations.join(', ')}
   --no-namespaces    on loopback with proxies, also as root`;
 
@@ -33,6 +34,7 @@ interface Chosen {
   candidates: number;
   seed: string;
   episode: number | undefined;
+  faults: string[];
   mutations: typeof MUTATIONS;
   hasNamespaces: boolean;
 }
@@ -47,6 +49,7 @@ function read(args: string[]): Chosen | string {
       candidates: { type: 'string', default: '3' },
       seed: { type: 'string', default: Math.random().toString(36).slice(2, 8) },
       episode: { type: 'string' },
+      fault: { type: 'string' },
       mutate: { type: 'string' },
       'no-namespaces': { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -64,6 +67,9 @@ function read(args: string[]): Chosen | string {
   const wanted = values.mutate === 'all' ? mutations : (values.mutate?.split(',') ?? []);
   const strange = wanted.find((name) => !mutations.includes(name));
   if (strange !== undefined) return `there is no mutation "${strange}"`;
+  const faults = values.fault?.split(',') ?? FAULT_NAMES;
+  const odd = faults.find((name) => !FAULT_NAMES.includes(name));
+  if (odd !== undefined) return `there is no fault "${odd}"`;
   if (!(minutes > 0)) return '--minutes is a number above 0';
   if (!(lanes >= 1 && Number.isInteger(lanes))) return '--lanes is a whole number from 1';
   if (!(candidates >= 2 && candidates <= 20 && Number.isInteger(candidates)))
@@ -78,6 +84,7 @@ function read(args: string[]): Chosen | string {
     candidates,
     seed: values.seed,
     episode,
+    faults,
     mutations: MUTATIONS.filter(({ name }) => wanted.includes(name)),
     hasNamespaces: !values['no-namespaces'] && whatIsMissing(['netns']) === undefined,
   };
@@ -249,16 +256,23 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-const RUN_SECONDS = 60;
+/** How long a shorter history is looked for. */
+const SHRINK_SECONDS = 120;
 
 async function attackAll(chosen: Chosen, stores: string[], progress: (line: string) => void): Promise<number> {
   const turns = Math.ceil(stores.length / chosen.lanes);
   const results = await inLanes(stores, chosen.lanes, (store) =>
     runLane(
       {
-        ...{ store, candidates: chosen.candidates, seed: chosen.seed, program: [process.execPath, BIN] },
+        ...{
+          store,
+          candidates: chosen.candidates,
+          seed: chosen.seed,
+          faults: chosen.faults,
+          program: [process.execPath, BIN],
+        },
         ...{ episode: chosen.episode ?? 1, episodes: chosen.episode === undefined ? Number.MAX_SAFE_INTEGER : 1 },
-        ...{ seconds: (chosen.minutes * 60) / turns, shrinkSeconds: 2 * RUN_SECONDS },
+        ...{ seconds: (chosen.minutes * 60) / turns, isForSafety: false, shrinkSeconds: SHRINK_SECONDS },
       },
       chosen.hasNamespaces,
       progress,
@@ -277,11 +291,12 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
     const startedAt = performance.now();
     const result = await runLane(
       {
-        ...{ store: mutation.store, candidates: chosen.candidates, seed: chosen.seed, program },
+        ...{ store: mutation.store, candidates: chosen.candidates, seed: chosen.seed, faults: chosen.faults, program },
         ...{
           episode: chosen.episode ?? 1,
           episodes: Number.MAX_SAFE_INTEGER,
           seconds: chosen.minutes * 60,
+          isForSafety: true,
           shrinkSeconds: 0,
         },
       },
@@ -290,14 +305,14 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
     );
     return { mutation, result, tookMs: performance.now() - startedAt };
   });
-  const found = ({ result }: (typeof rows)[number]) => result.overlaps > 0;
+  const found = ({ result }: (typeof rows)[number]) => (result.failed?.unsafe.length ?? 0) > 0;
   console.log(
     `\n${table([
       ['without', 'store', 'found', 'elections', 'after'],
       ...rows.map((row) => [
         row.mutation.name,
         row.mutation.store,
-        found(row) ? 'two at work' : (row.result.broken ?? row.result.failed?.violations[0] ?? 'NOTHING'),
+        found(row) ? row.result.failed!.unsafe[0]!.split(':')[0]! : (row.result.broken ?? 'NOTHING'),
         String(row.result.episodes),
         seconds(row.tookMs),
       ]),

@@ -49,12 +49,12 @@ export const MUTATIONS: Mutation[] = [
   },
   {
     name: 'confirm before spawn',
-    store: 'etcd',
+    store: 'zookeeper',
     patches: [
       {
-        file: 'src/backends/etcd.ts',
-        from: 'if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);',
-        to: 'if (!mine && !first && place.revision === undefined) throw this.#gone(place);',
+        file: 'src/backends/zookeeper.ts',
+        from: 'async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {',
+        to: 'async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> { if (place.path) return BigInt(place.path.slice(-10)) + 1n;',
       },
     ],
   },
@@ -106,6 +106,7 @@ export function buildMutant({ name, patches }: Mutation, root: string, folder: s
     const file = join(there, patch.file);
     writeFileSync(file, mutate(readFileSync(file, 'utf8'), patch));
   }
-  execFileSync(process.execPath, [join(there, 'scripts/build.mjs')], { stdio: ['ignore', 'ignore', 'inherit'] });
+  // esbuild works where it was loaded, whatever the current folder is later.
+  execFileSync(process.execPath, ['scripts/build.mjs'], { cwd: there, stdio: ['ignore', 'ignore', 'inherit'] });
   return join(there, 'bin/elect-run.js');
 }

@@ -101,8 +101,9 @@ export class Wire {
     this.#world.network!.spoil(this.#host);
   }
 
-  delay(delay: Delay): void {
-    for (const link of this.#links) link.delay(delay);
+  /** `back`: where the way back differs. */
+  delay(there: Delay, back = there): void {
+    for (const link of this.#links) link.delay(there, back);
   }
 
   /** Kept back, to be delivered later. */

@@ -77,10 +77,11 @@ export class Link {
   #holds: Required<Directions> = { toServer: false, fromServer: false };
   readonly #onSent = new Set<(chunk: Buffer) => void>();
 
-  #delay: Delay;
+  #delays: { toServer: Delay; fromServer: Delay };
 
   private constructor(target: string, delayMs: number) {
-    this.#delay = { fromMs: delayMs, toMs: delayMs };
+    const delay = { fromMs: delayMs, toMs: delayMs };
+    this.#delays = { toServer: delay, fromServer: delay };
     const [, host, port] = /^(.*):(\d+)$/.exec(target)!;
     this.#target = { host: host!, port: Number(port) };
     this.#server = createServer((client) => this.#accept(client));
@@ -100,9 +101,9 @@ export class Link {
     return `${address}:${port}`;
   }
 
-  /** From now on. */
-  delay(delay: Delay): void {
-    this.#delay = delay;
+  /** From now on. `fromServer`: where the way back differs. */
+  delay(toServer: Delay, fromServer = toServer): void {
+    this.#delays = { toServer, fromServer };
   }
 
   /** Forwards nothing more in these directions. Connections stay open, new ones are accepted and get no answer; nobody is told. */
@@ -149,15 +150,15 @@ export class Link {
 
   #accept(client: Socket): void {
     const server = connect(this.#target);
-    const delay = () => this.#delay.fromMs + Math.random() * (this.#delay.toMs - this.#delay.fromMs);
+    const draw = ({ fromMs, toMs }: Delay) => fromMs + Math.random() * (toMs - fromMs);
     for (const socket of [client, server]) socket.on('error', () => {}); // told by `close`
     client.on('data', (chunk) => {
       for (const look of this.#onSent) look(chunk);
     });
     const connection = {
       sockets: [client, server],
-      toServer: new Pipe(client, server, this.#holds.toServer, delay),
-      fromServer: new Pipe(server, client, this.#holds.fromServer, delay),
+      toServer: new Pipe(client, server, this.#holds.toServer, () => draw(this.#delays.toServer)),
+      fromServer: new Pipe(server, client, this.#holds.fromServer, () => draw(this.#delays.fromServer)),
     };
     this.#connections.add(connection);
     let open = 2;
