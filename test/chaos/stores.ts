@@ -214,8 +214,13 @@ const KUBERNETES: StoreKind = {
       heal: () => store.heal(),
       leftovers: async (name) => {
         const lease = await store.lease(name);
+        const { holderIdentity, renewTime, leaseDurationSeconds = 0 } = lease?.spec ?? {};
+        const endsAt = Date.parse(renewTime ?? '') + 1000 * leaseDurationSeconds;
         const word = lease?.metadata.annotations?.['elect-run/word'];
-        return [lease?.spec.holderIdentity, word].filter((text) => text !== undefined && text !== '') as string[];
+        // The object stays; a lease that has run out is nobody's.
+        return [endsAt > Date.now() ? holderIdentity : undefined, word].filter(
+          (text) => text !== undefined && text !== '',
+        ) as string[];
       },
       holderOf: async (name, token) => {
         const key = `/registry/leases/default/${name}`;
