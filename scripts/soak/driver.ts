@@ -9,6 +9,7 @@ import { Guard } from '../../src/guard.ts';
 import { readAllProcs } from '../../src/proc.ts';
 import { Renewal } from '../../src/renewal.ts';
 import { Requests } from '../../src/requests.ts';
+import { longestNapMs } from '../../src/timing.ts';
 import { race } from '../../src/waiting.ts';
 import { sessionOf } from '../../test/helpers/procs.ts';
 
@@ -25,7 +26,7 @@ const REQUEST_MS = 1000;
 const timing = { ttlMs: TTL_MS, renewEveryMs: 0, requestMs: REQUEST_MS, graceMs: 1000, marginMs: 2000 };
 const election = `soak-${process.pid}`;
 const backend = await openBackend(spec, { election, id: election, ttlMs: TTL_MS, requestMs: REQUEST_MS });
-const guard = new Guard((event) => console.log(JSON.stringify({ warning: event })));
+const guard = new Guard((event) => console.log(JSON.stringify({ warning: event })), longestNapMs(timing));
 
 const place = backend.newPlace();
 const sentAt = now();
