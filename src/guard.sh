@@ -3,8 +3,9 @@
 # elect-run has not said that it was renewed, or as soon as elect-run is gone. It covers what elect-run cannot: its own SIGKILL, SIGSTOP,
 # OOM kill, a blocked event loop.
 #
-#   guard.sh elect-run-guard NODE CLEANUP
+#   guard.sh elect-run-guard NODE CLEANUP NAP
 #
+# NAP: for how long the alarm sleeps at most before it looks at the clock again, in hundredths of a second.
 # On stdin, one line each; its end means that elect-run is dead:
 #   job TARGET      what kill(1) is to be given: -PGID, or the PID of a child that shares elect-run's group
 #   facts JSON      what the clean-up has to know (the tree's marks, the store, our place there). Kept in memory only: it may hold a password
@@ -13,7 +14,7 @@
 #   down            stand down: the tree is dead
 # On stdout: "ready", and "armed N" for each "until" and "forever".
 set -u
-node=$2 cleanup=$3
+node=$2 cleanup=$3 longest=$4
 job='' facts='{}' alarm=''
 
 signal_job() { [ -z "$job" ] || kill -s "$1" -- "$job" 2>/dev/null; }
@@ -43,7 +44,7 @@ call_off() {
 
 # The alarm: a process of its own, which outlives the guard. Descriptor 3 is a pipe into which the guard writes for a moment only, and which the nap
 # holds open: it ends with the nap, whoever ended it, and not before all that was told has been read. So the clock is looked at again after each nap, and a
-# deadline that was told by then counts also after a stall. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
+# deadline that was told by then counts also after a stall. Naps are short, since sleep(1) counts no time in which the machine was suspended. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
 # told, and the guard sets a new alarm for each deadline: this one is called off with USR1, which is never ignored here. A TERM that came before the trap was set would be lost,
 # and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
@@ -55,6 +56,7 @@ watch_the_clock() {
     left=$((deadline - ${up%.*}${up#*.}))
     [ "$left" -gt 0 ]
   do
+    [ "$left" -lt "$longest" ] || left=$longest
     part=$((left % 100))
     [ "$part" -gt 9 ] || part=0$part
     { doze "$((left / 100)).$part"; } >/proc/self/fd/3 || doze "$((left / 100)).$part"

@@ -19,9 +19,10 @@ const NODE_ANSWER_MS = 5000;
 const MOST_FAILURES = 3;
 
 /** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
-function commandLine(): [string, ...string[]] {
+function commandLine(napMs: number): [string, ...string[]] {
+  const nap = String(toCentiseconds(napMs));
   return hasShell()
-    ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js')]
+    ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js'), nap]
     : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];
 }
 
@@ -34,6 +35,7 @@ export class Guard {
   /** The session of the guard, the last one, and of those that it replaces, which may have left an alarm behind. */
   readonly sessions: number[] = [];
   readonly #report: Report;
+  readonly #napMs: number;
   #process!: ChildProcessByStdio<Writable, Readable, null>;
   #job: string | undefined;
   #facts: (() => unknown) | undefined;
@@ -45,8 +47,10 @@ export class Guard {
   #failures = 0;
   #fail!: (reason: string) => void;
 
-  constructor(report: Report) {
+  /** `napMs`: as `longestNapMs` has it. */
+  constructor(report: Report, napMs: number) {
     this.#report = report;
+    this.#napMs = napMs;
     this.failed = new Promise((resolve) => {
       this.#fail = resolve;
     });
@@ -97,7 +101,7 @@ export class Guard {
   }
 
   #start(): void {
-    const [file, ...args] = commandLine();
+    const [file, ...args] = commandLine(this.#napMs);
     const guard = spawn(file, args, {
       detached: true,
       stdio: ['pipe', 'pipe', 'inherit'],
