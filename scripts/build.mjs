@@ -41,7 +41,7 @@ for (const { path, text } of result.outputFiles) {
     platform: 'node',
     target: 'node20',
     supported: { 'dynamic-import': false },
-    define: { 'import.meta.url': '__url' },
+    define: { 'import.meta.url': '__url', 'import.meta.dirname': '__dirname' },
     banner: 'const __url=require("node:url").pathToFileURL(__filename).href;',
   });
   writeFileSync(path, code);

@@ -1,10 +1,9 @@
 import { constants, readdirSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import type koffi from 'koffi';
+import { type Koffi, loadKoffi } from './koffi.ts';
 
 /**
- * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). Loading costs about 6 ms,
- * so it happens when the first of them is needed.
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). What takes them from there
+ * is loaded when the first of them is needed.
  */
 interface Libc {
   flock(fd: number, operation: number): number;
@@ -17,13 +16,13 @@ interface Libc {
 }
 
 let loaded: Libc | undefined;
-let ffi: typeof koffi;
-let program: ReturnType<typeof koffi.load>;
+let ffi: Koffi;
+let program: ReturnType<Koffi['load']>;
 
 /** For files with calls of their own (datagrams.ts). */
-export function native(): { ffi: typeof koffi; program: ReturnType<typeof koffi.load> } {
+export function native(): { ffi: Koffi; program: ReturnType<Koffi['load']> } {
   if (!program) {
-    ffi = createRequire(import.meta.url)('koffi');
+    ffi = loadKoffi();
     program = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
   }
   return { ffi, program };
@@ -152,7 +151,7 @@ export function onSignal(signal: number, callback: () => void): void {
   program.func('void uv_unref(void *)')(handle);
 }
 
-let signalCallback: ReturnType<typeof koffi.pointer> | undefined;
+let signalCallback: ReturnType<Koffi['pointer']> | undefined;
 
 /** Calls back, from the event loop, while there is something to be read from this descriptor (uv_poll_t). It does not keep the process alive. */
 export function onReadable(fd: number, callback: () => void): void {
