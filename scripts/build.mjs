@@ -1,8 +1,8 @@
 // Builds dist/: every entry bundled, split by backend so that only the chosen store's library is loaded, as CommonJS chunks
-// (they start sooner than ES modules, and a compile cache serves them on every Node).
+// (they start sooner than ES modules, and a compile cache serves them on every Node). What every start loads is one chunk, core.js.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, transform } from 'esbuild';
 import { etcdProtos } from './etcd-protos.mjs';
@@ -17,6 +17,7 @@ const result = await build({
   bundle: true,
   splitting: true,
   write: false,
+  metafile: true,
   outdir: 'dist',
   platform: 'node',
   target: 'node20',
@@ -30,22 +31,55 @@ const result = await build({
   logLevel: 'warning',
 });
 
-for (const { path, text } of result.outputFiles) {
-  mkdirSync(dirname(path), { recursive: true });
-  if (!path.endsWith('.js')) {
-    writeFileSync(path, text);
-    continue;
+const chunks = new Map(result.outputFiles.map(({ path, text }) => [basename(path), text]));
+const parts = loadedBy('main.js').filter((name) => name !== 'main.js');
+const core = await build({
+  stdin: { contents: parts.map((name, index) => `export * as part${index} from './${name}';`).join('\n') },
+  bundle: true,
+  write: false,
+  format: 'esm',
+  external: ['node:*'],
+  plugins: [{ name: 'parts', setup: bundleParts }],
+  minifySyntax: true,
+  minifyWhitespace: true,
+  legalComments: 'none',
+  logLevel: 'warning',
+});
+for (const name of parts) chunks.delete(name);
+chunks.set('core.js', core.outputFiles[0].text);
+
+for (const [name, text] of chunks) writeFileSync(`dist/${name}`, name.endsWith('.js') ? await commonJs(text) : text);
+
+/** The chunks that are loaded with this one, in any order. */
+function loadedBy(name, found = new Set()) {
+  found.add(name);
+  for (const { path, kind, external } of result.metafile.outputs[`dist/${name}`].imports) {
+    if (kind === 'import-statement' && !external && !found.has(basename(path))) loadedBy(basename(path), found);
   }
+  return [...found];
+}
+
+function bundleParts({ onResolve, onLoad }) {
+  onResolve({ filter: /^\.\// }, ({ path }) =>
+    parts.includes(basename(path)) ? { path: basename(path), namespace: 'part' } : { path, external: true },
+  );
+  onLoad({ filter: /.*/, namespace: 'part' }, ({ path }) => ({ contents: chunks.get(path) }));
+}
+
+async function commonJs(text) {
   const { code } = await transform(text, {
     format: 'cjs',
     platform: 'node',
     target: 'node20',
     supported: { 'dynamic-import': false },
     define: { 'import.meta.url': '__url', 'import.meta.dirname': '__dirname' },
-    banner: 'const __url=require("node:url").pathToFileURL(__filename).href;',
+    banner: text.includes('import.meta.url') ? 'const __url=require("node:url").pathToFileURL(__filename).href;' : '',
   });
-  writeFileSync(path, code);
+  return code.replace(/require\("\.\/(chunk-\w+\.js)"\)/g, (found, name) =>
+    parts.includes(name) ? `require("./core.js").part${parts.indexOf(name)}` : found,
+  );
 }
+
 writeFileSync('dist/package.json', '{ "type": "commonjs" }\n');
 for (const script of ['guard.sh', 'witness.sh']) {
   copyFileSync(`src/${script}`, `dist/${script}`);
