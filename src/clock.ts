@@ -31,7 +31,7 @@ export function fromCentiseconds(uptime: number): number {
 }
 
 /** A timer of Node's that is told to wait longer than this runs at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Resolves after the time, however long, or as soon as the signal is aborted: never rejects. */
 export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {

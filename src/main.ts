@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine, readFence, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { LONGEST_TIMER_MS } from './clock.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -160,5 +161,7 @@ process.on('uncaughtException', ({ message }) => {
   process.exit(EXIT.software);
 });
 
+// Node does not know of our children, and would end when it has nothing else to wait for.
+setInterval(() => {}, LONGEST_TIMER_MS);
 // exit() rather than an empty event loop: a client library may keep a connection open.
 main().then((status) => process.exit(status));
