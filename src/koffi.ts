@@ -1,5 +1,4 @@
 import { closeSync, existsSync, openSync, readSync, realpathSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type koffi from 'koffi';
 
@@ -15,7 +14,8 @@ const PLAIN_ARCHITECTURES = ['x64', 'arm64'];
 export function loadKoffi(folder = import.meta.dirname): Koffi {
   const file = findBinary(folder);
   const binary = file === undefined ? undefined : open(file);
-  return binary?.version === KNOWN_VERSION ? binary : createRequire(import.meta.url)('koffi');
+  if (binary?.version === KNOWN_VERSION) return binary;
+  return process.getBuiltinModule('node:module').createRequire(import.meta.url)('koffi');
 }
 
 /** Where npm and pnpm put the binary for this Node, as seen from a folder of ours. Undefined: it is not there, or none of which we can tell. */
