@@ -9,9 +9,9 @@ import { under } from './waiting.ts';
  * nap as seen in uptime.
  */
 export function now(): number {
-  const before = performance.now();
+  const before = monotonicMs();
   const uptimeMs = uptime() * 1000;
-  const monotonic = performance.now();
+  const monotonic = monotonicMs();
   // Stopped between the two readings (SIGSTOP, a busy machine): they do not belong together.
   if (monotonic - before > STEP_MS) return now();
   const aheadMs = uptimeMs - monotonic - origin;
@@ -19,7 +19,13 @@ export function now(): number {
 }
 
 const STEP_MS = 10;
-const origin = uptime() * 1000 - performance.now();
+const origin = uptime() * 1000 - monotonicMs();
+
+/** CLOCK_MONOTONIC. `performance` is the same clock behind eleven modules, which take 0.6 ms to load. */
+export function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}
 
 /** A `now()` as /proc/uptime in hundredths of a second, the clock that a shell can read. */
 export function toCentiseconds(at: number): number {

@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine, readFence, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
@@ -11,6 +11,9 @@ import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { logReporter } from './report/log.ts';
 import { run } from './run.ts';
 import { endsCampaign, isStop, Signals } from './signals.ts';
+
+/** Of package.json: the build puts it in. */
+declare const ELECT_RUN_VERSION: string;
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
@@ -31,7 +34,7 @@ async function main(): Promise<number> {
       return await (await import('./cli/fence.ts')).fence(fencing, process.env, report, signals);
     }
     if (subcommand) return await runSubcommand(subcommand, signals);
-    const invocation = readCommandLine(process.argv.slice(2), process.env, version());
+    const invocation = readCommandLine(process.argv.slice(2), process.env, ELECT_RUN_VERSION);
     if (!invocation) return 0;
     const { options, command, args } = invocation;
     report = await reporter(
@@ -112,8 +115,17 @@ function hideSecrets(): void {
   if (shown.some((arg, index) => arg !== process.argv[index])) process.title = shown.join(' ');
 }
 
+/** Is stderr one? What Node takes to ask is loaded only where it may be: a start elsewhere does not wait 1 ms for its streams. */
+function isTerminal(): boolean {
+  try {
+    return fstatSync(2).isCharacterDevice() && process.stderr.isTTY === true;
+  } catch {
+    return false;
+  }
+}
+
 async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, verbose: number): Promise<Report> {
-  const isForPeople = format === 'pretty' || (format === 'auto' && process.stderr.isTTY === true);
+  const isForPeople = format === 'pretty' || (format === 'auto' && isTerminal());
   const lines = logReporter(isForPeople ? 'pretty' : format, { quiet, verbose });
   if (!isForPeople || quiet) return lines;
   const { canSpin, withSpinner } = await import('./report/spinner.ts');
@@ -145,10 +157,6 @@ async function withMonitor(others: Report, config: Config): Promise<Report> {
     take(event);
     others(event);
   };
-}
-
-function version(): string {
-  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
 }
 
 // Whatever it is: the guard ends the command as soon as we are gone.

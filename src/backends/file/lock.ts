@@ -63,16 +63,21 @@ export class LockFile {
 
   gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
     return new Promise((resolve) => {
-      try {
-        const watcher = watch(dirname(this.#file), { signal, persistent: false }, () => {
-          try {
-            this.mustBeOurs(place);
-          } catch (error) {
-            resolve(error as Gone);
-          }
-        });
-        watcher.on('error', () => {}); // renewals look as well
-      } catch {}
+      const look = () => {
+        try {
+          this.mustBeOurs(place);
+        } catch (error) {
+          resolve(error as Gone);
+        }
+      };
+      // There is something else to be waited for by then: it takes 0.5 ms.
+      setImmediate(() => {
+        if (signal.aborted) return;
+        try {
+          watch(dirname(this.#file), { signal, persistent: false }, look).on('error', () => {}); // renewals look as well
+        } catch {}
+        look(); // it may have gone meanwhile
+      });
     });
   }
 
