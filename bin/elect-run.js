@@ -74,4 +74,4 @@ function read(file) {
 
 const cache = cacheDirectory();
 if (cache) enableCodeCache(cache);
-require(join(dist, 'main.js'));
+require(join(dist, 'main.js')).start();

@@ -1,5 +1,5 @@
 // Builds dist/: every entry bundled, split by backend so that only the chosen store's library is loaded, as CommonJS chunks
-// (they start sooner than ES modules, and a compile cache serves them on every Node). What every start loads is one chunk, core.js.
+// (they start sooner than ES modules, and a compile cache serves them on every Node). What every start loads is one chunk, main.js.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -34,9 +34,14 @@ const result = await build({
 });
 
 const chunks = new Map(result.outputFiles.map(({ path, text }) => [basename(path), text]));
-const parts = loadedBy('main.js').filter((name) => name !== 'main.js');
-const core = await build({
-  stdin: { contents: parts.map((name, index) => `export * as part${index} from './${name}';`).join('\n') },
+const parts = loadedBy('main.js');
+const main = await build({
+  stdin: {
+    contents: [
+      `export { start } from './main.js';`,
+      ...parts.map((name, index) => `export * as part${index} from './${name}';`),
+    ].join('\n'),
+  },
   bundle: true,
   write: false,
   format: 'esm',
@@ -48,7 +53,7 @@ const core = await build({
   logLevel: 'warning',
 });
 for (const name of parts) chunks.delete(name);
-chunks.set('core.js', core.outputFiles[0].text);
+chunks.set('main.js', main.outputFiles[0].text);
 
 for (const [name, text] of chunks) writeFileSync(`dist/${name}`, name.endsWith('.js') ? await commonJs(text) : text);
 
@@ -82,11 +87,13 @@ async function commonJs(text) {
     platform: 'node',
     target: 'node20',
     supported: { 'dynamic-import': false },
-    define: { 'import.meta.url': '__url', 'import.meta.dirname': '__dirname' },
+    define: { 'import.meta.url': '__url', 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
     banner: text.includes('import.meta.url') ? 'const __url=require("node:url").pathToFileURL(__filename).href;' : '',
+    minifySyntax: true,
+    minifyWhitespace: true,
   });
   return code.replace(/require\("\.\/(chunk-\w+\.js)"\)/g, (found, name) =>
-    parts.includes(name) ? `require("./core.js").part${parts.indexOf(name)}` : found,
+    parts.includes(name) ? `require("./main.js").part${parts.indexOf(name)}` : found,
   );
 }
 
@@ -98,7 +105,7 @@ for (const script of ['guard.sh', 'witness.sh']) {
 
 mkdirSync('dist/completions');
 for (const [shell, file] of Object.entries({ bash: 'elect-run.bash', zsh: '_elect-run', fish: 'elect-run.fish' }))
-  writeFileSync(`dist/completions/${file}`, execFileSync(process.execPath, ['dist/main.js', 'completion', shell]));
+  writeFileSync(`dist/completions/${file}`, execFileSync(process.execPath, ['bin/elect-run.js', 'completion', shell]));
 
 // The manual page. Its reader takes each line end for a break, so a paragraph has to be one line.
 const manual = readFileSync('docs/elect-run.1.md', 'utf8').replace(/(?<=[^\n:])\n(?=[\w`*(~])(?!\*)/g, ' ');

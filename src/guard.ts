@@ -76,6 +76,7 @@ export class Guard {
 
   /** Resolves once the guard has confirmed the deadline that it was last given. */
   async armed(): Promise<void> {
+    this.#process?.hear();
     if (this.#armed === this.#until) return;
     await new Promise<void>((resolve) => this.#whenArmed.push(resolve));
   }

@@ -15,7 +15,7 @@ export function loadKoffi(folder = import.meta.dirname): Koffi {
   const file = findBinary(folder);
   const binary = file === undefined ? undefined : open(file);
   if (binary?.version === KNOWN_VERSION) return binary;
-  return process.getBuiltinModule('node:module').createRequire(import.meta.url)('koffi');
+  return process.getBuiltinModule('node:module').createRequire(import.meta.filename)('koffi');
 }
 
 /** Where npm and pnpm put the binary for this Node, as seen from a folder of ours. Undefined: it is not there, or none of which we can tell. */

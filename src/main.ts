@@ -115,10 +115,13 @@ function hideSecrets(): void {
   if (shown.some((arg, index) => arg !== process.argv[index])) process.title = shown.join(' ');
 }
 
+const NULL_DEVICE = 0x103; // null(4)
+
 /** Is stderr one? What Node takes to ask is loaded only where it may be: a start elsewhere does not wait 1 ms for its streams. */
 function isTerminal(): boolean {
   try {
-    return fstatSync(2).isCharacterDevice() && process.stderr.isTTY === true;
+    const stderr = fstatSync(2);
+    return stderr.isCharacterDevice() && stderr.rdev !== NULL_DEVICE && process.stderr.isTTY === true;
   } catch {
     return false;
   }
@@ -159,17 +162,19 @@ async function withMonitor(others: Report, config: Config): Promise<Report> {
   };
 }
 
-// Whatever it is: the guard ends the command as soon as we are gone.
-process.on('uncaughtException', ({ message }) => {
-  logReporter('plain', { quiet: false, verbose: 0 })({
-    type: 'failed',
-    message: `a fault of elect-run: ${message}`,
-    stack: undefined,
+/** What elect-run is started for: does it, and ends the process. */
+export function start(): void {
+  // Whatever it is: the guard ends the command as soon as we are gone.
+  process.on('uncaughtException', ({ message }) => {
+    logReporter('plain', { quiet: false, verbose: 0 })({
+      type: 'failed',
+      message: `a fault of elect-run: ${message}`,
+      stack: undefined,
+    });
+    process.exit(EXIT.software);
   });
-  process.exit(EXIT.software);
-});
-
-// Node does not know of our children, and would end when it has nothing else to wait for.
-setInterval(() => {}, LONGEST_TIMER_MS);
-// exit() rather than an empty event loop: a client library may keep a connection open.
-main().then((status) => process.exit(status));
+  // Node does not know of our children, and would end when it has nothing else to wait for.
+  setInterval(() => {}, LONGEST_TIMER_MS);
+  // exit() rather than an empty event loop: a client library may keep a connection open.
+  main().then((status) => process.exit(status));
+}

@@ -13,7 +13,7 @@ function room() {
   const env = { XDG_CACHE_HOME: join(cache, '..') };
   const run = async (...args: string[]) =>
     (await elect(['-b', `file:${dir}`, '-n', 'job', ...args], { env }).ended).code;
-  const kept = (start = 'core.js-') => readdirSync(cache).filter((name) => name.startsWith(start));
+  const kept = (start = 'main.js-') => readdirSync(cache).filter((name) => name.startsWith(start));
   const size = (name: string) => statSync(join(cache, name)).size;
   return { cache, run, kept, size };
 }
