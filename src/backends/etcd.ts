@@ -14,7 +14,9 @@ import {
 import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import { race } from '../waiting.ts';
+import { isNotFound } from './etcd/errors.ts';
 import { EtcdMembers } from './etcd/members.ts';
+import { DELETE_RANGE, LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, PUT, RANGE, TXN } from './etcd/methods.ts';
 import { BOOKS, type EtcdSpec, LEADERS, WORDS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
@@ -69,6 +71,8 @@ export class EtcdBackend implements Backend {
   readonly #book: string;
   readonly #term: string;
   readonly #word: string;
+  /** That of the word which we left last. */
+  #wordLease: string | undefined;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
@@ -96,8 +100,9 @@ export class EtcdBackend implements Backend {
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
     if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
     const { key, lease } = place.handle!;
-    const answer = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    const answer = await this.#members.ask(
+      TXN,
+      {
         // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
         compare: place.revision ? [] : [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: '0' }],
         success: [
@@ -105,7 +110,8 @@ export class EtcdBackend implements Backend {
           ...this.#look(key),
         ],
         failure: this.#look(key),
-      }),
+      },
+      signal,
     );
     const [mine, first, line] = answer.responses.flatMap(({ response_range }) =>
       response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
@@ -142,8 +148,10 @@ export class EtcdBackend implements Backend {
 
   async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
     const { key } = place.handle!;
-    const answer = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({ compare: [], success: this.#look(key).slice(0, 2), failure: [] }),
+    const answer = await this.#members.ask(
+      TXN,
+      { compare: [], success: this.#look(key).slice(0, 2), failure: [] },
+      signal,
     );
     const [mine, first] = answer.responses.map(({ response_range }) => response_range!.kvs[0]);
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
@@ -156,12 +164,14 @@ export class EtcdBackend implements Backend {
   async #tellTerm(place: EtcdPlace, token: string): Promise<void> {
     const { key, lease } = place.handle!;
     const term: Term = { id: this.#candidate.id, token, since: new Date().toISOString() };
-    await this.#members.call(within(this.#candidate.requestMs), ({ kv }) =>
-      kv.txn({
+    await this.#members.ask(
+      TXN,
+      {
         compare: [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: place.revision! }],
         success: [{ request_put: { key: bytes(this.#term), value: bytes(JSON.stringify(term)), lease } }],
         failure: [],
-      }),
+      },
+      within(this.#candidate.requestMs),
     );
   }
 
@@ -188,35 +198,33 @@ export class EtcdBackend implements Backend {
     place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
-    const deletion = this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    const deletion = this.#members.ask(
+      TXN,
+      {
         // Attached to our lease, it is our key: nobody else knows the lease.
         compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
         success: [{ request_delete_range: { key: bytes(key) } }],
         failure: [],
-      }),
+      },
+      signal,
     );
     const isDeleted = await deletion.then(
       () => true,
       () => false, // we may lack the right to the key; the end of its lease is the end of the key as well
     );
     place.handle = undefined;
-    await this.#members
-      .call(signal, ({ leaseClient }) => leaseClient.leaseRevoke({ ID: lease }))
-      .catch((error) => {
-        if (!isDeleted && !isNotFound(error)) throw error;
-      });
+    await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal).catch((error) => {
+      if (!isDeleted && !isNotFound(error)) throw error;
+    });
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {
     const [line, told] = await Promise.all([
-      this.#members.call(signal, ({ kv }) => kv.range(this.#line)),
-      this.#members
-        .call(signal, ({ kv }) => kv.range({ key: bytes(this.#term) }))
-        .catch((error) => {
-          if (error instanceof Refused) return { kvs: [] };
-          throw error;
-        }),
+      this.#members.ask(RANGE, this.#line, signal),
+      this.#members.ask(RANGE, { key: bytes(this.#term) }, signal).catch((error) => {
+        if (error instanceof Refused) return { kvs: [] };
+        throw error;
+      }),
     ]);
     const [first, ...waiting] = line.kvs as unknown as KeyValue[];
     if (!first) return { leader: undefined, waiting: [] };
@@ -224,9 +232,7 @@ export class EtcdBackend implements Backend {
     const left =
       lease === '0' // etcdctl put: it stays
         ? undefined
-        : await this.#members.call(signal, ({ leaseClient }) =>
-            leaseClient.leaseTimeToLive({ ID: lease, keys: false }),
-          );
+        : await this.#members.ask(LEASE_TIME_TO_LIVE, { ID: lease, keys: false }, signal);
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
     const id = first.value.toString();
     const term = termOf(told.kvs[0], id);
@@ -238,28 +244,32 @@ export class EtcdBackend implements Backend {
 
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     const key = bytes(this.#word);
-    await this.#members.call(signal, async ({ kv, leaseClient }) => {
-      if (word === undefined) return kv.deleteRange({ key });
-      const { ID: lease } = await leaseClient.leaseGrant({ ID: '0', TTL: WORD_SECONDS }); // etcd chooses the id
-      return kv.put({ key, value: bytes(word), lease });
-    });
+    const before = this.#wordLease;
+    if (word === undefined) await this.#members.ask(DELETE_RANGE, { key }, signal);
+    else {
+      const granted = await this.#members.ask(LEASE_GRANT, { ID: '0', TTL: WORD_SECONDS }, signal); // etcd chooses the id
+      this.#wordLease = granted.ID;
+      await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
+    }
+    if (before !== undefined) await this.#members.ask(LEASE_REVOKE, { ID: before }, signal);
   }
 
   async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#word) }));
+    const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#word) }, signal);
     return kvs[0]?.value.toString();
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#book) }));
+    const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#book) }, signal);
     const [found] = kvs as unknown as KeyValue[];
     return found && { text: found.value.toString(), edition: found.mod_revision };
   }
 
   async writeBook(place: EtcdPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
     const key = bytes(place.handle!.key);
-    const { succeeded, responses } = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    const { succeeded, responses } = await this.#members.ask(
+      TXN,
+      {
         // Whoever has led keeps the lowest key until it is gone.
         compare: [
           { key, target: 'Create', result: 'Equal', create_revision: place.revision! },
@@ -267,7 +277,8 @@ export class EtcdBackend implements Backend {
         ],
         success: [{ request_put: { key: bytes(this.#book), value: bytes(text) } }],
         failure: [{ request_range: { key } }],
-      }),
+      },
+      signal,
     );
     if (succeeded) return;
     const [own] = responses[0]!.response_range!.kvs;
@@ -283,9 +294,7 @@ export class EtcdBackend implements Backend {
     // Our own choice of id: an answer that is lost leaves a lease behind that holds no key and runs out.
     const lease = (randomBytes(8).readBigUInt64BE() >> 1n) | 1n;
     const TTL = Math.ceil(this.#candidate.ttlMs / 1000);
-    const granted = await this.#members.call(signal, ({ leaseClient }) =>
-      leaseClient.leaseGrant({ ID: String(lease), TTL }),
-    );
+    const granted = await this.#members.ask(LEASE_GRANT, { ID: String(lease), TTL }, signal);
     place.ttlMs = Number(granted.TTL) * 1000;
     place.handle = { key: this.#prefix + lease.toString(16), lease: String(lease) };
   }
@@ -328,12 +337,10 @@ export class EtcdBackend implements Backend {
         keys_only: true,
         limit: PARENT_KEYS,
       };
-      const { kvs } = await this.#members
-        .call(signal, ({ kv }) => kv.range(range))
-        .catch((error) => {
-          if (error instanceof Refused) return { kvs: [] };
-          throw error;
-        });
+      const { kvs } = await this.#members.ask(RANGE, range, signal).catch((error) => {
+        if (error instanceof Refused) return { kvs: [] };
+        throw error;
+      });
       if (kvs.some(({ key }) => isSeat(key.toString().slice(parent.length + 1)))) {
         throw new Unusable(
           `--name ${this.#candidate.election} lies inside the election ${parent} and would block it; choose another name`,
@@ -343,7 +350,7 @@ export class EtcdBackend implements Backend {
   }
 
   async #mustHave(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(key), keys_only: true }));
+    const { kvs } = await this.#members.ask(RANGE, { key: bytes(key), keys_only: true }, signal);
     if (kvs.length === 0) throw this.#gone(place);
   }
 
@@ -363,12 +370,14 @@ export class EtcdBackend implements Backend {
         await pause(REOPEN_MS, signal);
       }
       try {
-        const look = await this.#members.call(signal, ({ kv }) =>
-          kv.txn({
+        const look = await this.#members.ask(
+          TXN,
+          {
             compare: [],
             success: keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } })),
             failure: [],
-          }),
+          },
+          signal,
         );
         if (look.responses.some(({ response_range }) => response_range!.kvs.length === 0)) return;
         fromRevision = BigInt(look.header.revision) + 1n;
@@ -412,5 +421,3 @@ function parentsOf(name: string): string[] {
     .map((_, index) => parts.slice(0, index + 1).join('/'))
     .filter(Boolean);
 }
-
-const isNotFound = (error: Error): boolean => /lease not found/.test(error.message);
