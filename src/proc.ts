@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** One line of /proc/PID/stat: what is needed to tell whose a process is (proc(5)). */
 export interface Proc {
@@ -94,9 +94,18 @@ export function hasInEnvironment(pid: number, assignment: string): boolean | und
  * of its tree lives. Node hands nothing on by itself. (proc(5): fdinfo names the locks of an open file since Linux 4.1)
  */
 export function lockedFds(): number[] {
-  return readdirSync('/proc/self/fdinfo')
+  return readdirSync('/proc/self/fd')
     .map(Number)
-    .filter((fd) => fd > 2 && hasLock(fd));
+    .filter((fd) => fd > 2 && hasName(fd) && hasLock(fd));
+}
+
+/** Most descriptors are Node's own pipes and the like, which nobody else can lock: a look at fdinfo takes ten times as long. */
+function hasName(fd: number): boolean {
+  try {
+    return !/^(pipe|socket|anon_inode):/.test(readlinkSync(`/proc/self/fd/${fd}`));
+  } catch {
+    return false; // that of the look itself
+  }
 }
 
 function hasLock(fd: number): boolean {
