@@ -29,6 +29,8 @@ interface EtcdPlace extends Place {
   ahead: string | undefined;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** What the last renewal saw of it, until it is asked for. */
+  word: { text: string | undefined } | undefined;
   /** Kept from one look to the next. */
   watch: { ahead: string; deletion: Promise<void>; over: AbortController } | undefined;
 }
@@ -71,6 +73,7 @@ export class EtcdBackend implements Backend {
   readonly #book: string;
   readonly #term: string;
   readonly #word: string;
+  #mayReadWords = true;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
@@ -91,6 +94,7 @@ export class EtcdBackend implements Backend {
       leads: false,
       ahead: undefined,
       asOf: undefined,
+      word: undefined,
       watch: undefined,
     };
   }
@@ -179,7 +183,7 @@ export class EtcdBackend implements Backend {
     const [ttlSeconds] = await Promise.all([
       this.#members.keepAlive(lease, signal),
       // The watch tells of a deleted key at once, unless its connection died without a word. Those who stand by look at the line anyway.
-      place.leads && this.#mustHave(place, key, signal),
+      place.leads && this.#lookAtOwn(place, key, signal),
     ]);
     if (ttlSeconds <= 0) throw this.#gone(place);
     place.ttlMs = ttlSeconds * 1000;
@@ -250,7 +254,10 @@ export class EtcdBackend implements Backend {
     await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
   }
 
-  async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+  async readWord(place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+    const seen = place.word;
+    place.word = undefined;
+    if (seen) return seen.text;
     const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#word) }, signal);
     return kvs[0]?.value.toString();
   }
@@ -345,9 +352,22 @@ export class EtcdBackend implements Backend {
     }
   }
 
-  async #mustHave(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
-    const { kvs } = await this.#members.ask(RANGE, { key: bytes(key), keys_only: true }, signal);
-    if (kvs.length === 0) throw this.#gone(place);
+  /** Our key must be there. The word that was left for us is read along with it, where we may. */
+  async #lookAtOwn(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
+    const readsWord = this.#mayReadWords;
+    const own = { request_range: { key: bytes(key), keys_only: true } };
+    const word = { request_range: { key: bytes(this.#word) } };
+    const look = { compare: [], success: readsWord ? [own, word] : [own], failure: [] };
+    try {
+      const { responses } = await this.#members.ask(TXN, look, signal);
+      const [mine, left] = responses.map(({ response_range }) => response_range!.kvs[0]);
+      if (!mine) throw this.#gone(place);
+      place.word = readsWord ? { text: left?.value.toString() } : undefined;
+    } catch (error) {
+      if (!(error instanceof Refused) || !readsWord) throw error;
+      this.#mayReadWords = false;
+      await this.#lookAtOwn(place, key, signal);
+    }
   }
 
   #gone(place: EtcdPlace): Gone {
