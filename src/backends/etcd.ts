@@ -74,6 +74,8 @@ export class EtcdBackend implements Backend {
   readonly #term: string;
   readonly #word: string;
   #mayReadWords = true;
+  /** That of the word which we left last. */
+  #wordLease: string | undefined;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
@@ -246,12 +248,14 @@ export class EtcdBackend implements Backend {
 
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     const key = bytes(this.#word);
-    if (word === undefined) {
-      await this.#members.ask(DELETE_RANGE, { key }, signal);
-      return;
+    const before = this.#wordLease;
+    if (word === undefined) await this.#members.ask(DELETE_RANGE, { key }, signal);
+    else {
+      const granted = await this.#members.ask(LEASE_GRANT, { ID: '0', TTL: WORD_SECONDS }, signal); // etcd chooses the id
+      this.#wordLease = granted.ID;
+      await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
     }
-    const granted = await this.#members.ask(LEASE_GRANT, { ID: '0', TTL: WORD_SECONDS }, signal); // etcd chooses the id
-    await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
+    if (before !== undefined) await this.#members.ask(LEASE_REVOKE, { ID: before }, signal);
   }
 
   async readWord(place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {

@@ -5,8 +5,9 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
-import { describeWith, type Need } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+import type { Need } from '../helpers/tools.ts';
 
 interface Kind {
   name: string;

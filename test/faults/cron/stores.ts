@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Etcd } from '../../helpers/etcd.ts';
-import type { Need } from '../../helpers/needs.ts';
+import type { Need } from '../../helpers/tools.ts';
 import { type FaultyStoreKind, KUBERNETES, REDIS, ZOOKEEPER } from '../every-store/stores.ts';
 
 /** A real store, as hosts with a schedule see it. */
