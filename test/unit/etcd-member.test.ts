@@ -103,7 +103,11 @@ test('who may not read words renews all the same, and is not refused again and a
     const { success } = (await requestOf(call)) as { success: unknown[] };
     looks.push(success.length);
     if (success.length > 1) call.refuse('7', 'etcdserver: permission denied');
-    else answer(call, { succeeded: true, responses: [{ response_range: { kvs: [{ key: Buffer.from('e/7') }] } }] });
+    else
+      answer(call, {
+        header: { revision: '9' },
+        responses: [{ response_range: { kvs: [{ key: Buffer.from('e/7') }] } }],
+      });
   });
   expect(server.calls).toBe(0);
   const backend = new EtcdBackend(spec, { election: 'e', id: 'me', ttlMs: 15_000, requestMs: 5000 });
