@@ -218,28 +218,25 @@ export class EtcdBackend implements Backend {
     return this.#gone(place);
   }
 
+  /** All that hangs on our lease is ours, and goes with it by one write: the next leader's look has to wait for whatever is written before it. */
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
-    const deletion = this.#members.ask(
-      TXN,
-      {
-        // Attached to our lease, it is our key: nobody else knows the lease.
-        compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
+    place.handle = undefined;
+    try {
+      await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal);
+    } catch (error) {
+      if (isNotFound(error as Error)) return;
+      if (!(error instanceof Refused)) throw error;
+      // That takes the right to every key on the lease, and one may have been taken from us. Attached to our lease, this key is ours: nobody else knows the lease.
+      const remove = {
+        compare: [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }],
         success: [{ request_delete_range: { key: bytes(key) } }],
         failure: [],
-      },
-      signal,
-    );
-    const isDeleted = await deletion.then(
-      () => true,
-      () => false, // we may lack the right to the key; the end of its lease is the end of the key as well
-    );
-    place.handle = undefined;
-    await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal).catch((error) => {
-      if (!isDeleted && !isNotFound(error)) throw error;
-    });
+      };
+      await this.#members.ask(TXN, remove, signal);
+    }
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {

@@ -94,7 +94,7 @@ test('a token that the member has forgotten is asked for anew, once for all', as
 
 test('who may not read words renews all the same, and is not refused again and again', async () => {
   const looks: number[] = [];
-  const { server, spec } = await serverThat(async (call) => {
+  const { spec } = await serverThat(async (call) => {
     if (call.path.endsWith('LeaseKeepAlive')) {
       call.begin();
       call.stream.on('data', () => say(call, { ID: '7', TTL: '15' }));
@@ -109,10 +109,25 @@ test('who may not read words renews all the same, and is not refused again and a
         responses: [{ response_range: { kvs: [{ key: Buffer.from('e/7') }] } }],
       });
   });
-  expect(server.calls).toBe(0);
   const backend = new EtcdBackend(spec, { election: 'e', id: 'me', ttlMs: 15_000, requestMs: 5000 });
   onTestFinished(() => backend[Symbol.asyncDispose]());
   const place = Object.assign(backend.newPlace(), { handle: { key: 'e/7', lease: '7' }, leads: true });
   for (let turn = 0; turn < 3; turn++) expect(await backend.renew(place, within(5000))).toBe(15_000);
   expect(looks).toEqual([2, 1, 1, 1]);
+});
+
+test('a lease that may not be revoked is left to run out, without its key', async () => {
+  const asked: string[] = [];
+  const { spec } = await serverThat(async (call) => {
+    asked.push(call.path.split('/').pop()!);
+    if (call.path.endsWith('LeaseRevoke')) return call.refuse('7', 'etcdserver: permission denied');
+    const { compare, success } = (await requestOf(call)) as Record<string, object[]>;
+    expect(compare).toMatchObject([{ key: Buffer.from('e/7'), target: 'Lease', result: 'Equal', lease: '7' }]);
+    expect(success).toMatchObject([{ request_delete_range: { key: Buffer.from('e/7') } }]);
+    answer(call, { header: { revision: '9' }, succeeded: true });
+  });
+  const backend = new EtcdBackend(spec, { election: 'e', id: 'me', ttlMs: 15_000, requestMs: 5000 });
+  onTestFinished(() => backend[Symbol.asyncDispose]());
+  await backend.release(Object.assign(backend.newPlace(), { handle: { key: 'e/7', lease: '7' } }), within(5000));
+  expect(asked).toEqual(['LeaseRevoke', 'Txn']);
 });
