@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Facts } from './cleanup.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
@@ -36,7 +37,7 @@ export class Guard {
   /** Undefined: it could not be started. */
   #process: Helper | undefined;
   #job: string | undefined;
-  #facts: (() => unknown) | undefined;
+  #facts: (() => Facts) | undefined;
   #until = 'forever';
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
@@ -62,14 +63,17 @@ export class Guard {
   }
 
   /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
-  setFacts(facts: () => unknown): void {
+  setFacts(facts: () => Facts): void {
     this.#facts = facts;
     this.tellFacts();
   }
 
   /** They are others now. */
   tellFacts(): void {
-    if (this.#facts) this.#tell(`facts ${JSON.stringify(this.#facts())}`);
+    if (!this.#facts) return;
+    const facts = this.#facts();
+    const strays = facts.marks.known.map(({ pid, startedAt }) => `${pid}:${startedAt} `).join('');
+    this.#tell(`facts ${strays}${JSON.stringify(facts)}`);
   }
 
   /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
