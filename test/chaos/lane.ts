@@ -48,8 +48,8 @@ async function attack(options: LaneOptions): Promise<void> {
   const trial: Trial = { world, kind, store, program, faults };
   process.once('SIGTERM', async () => {
     await endAll();
-    await clearOracles();
     await store.stop();
+    await clearOracles();
     process.exit(143);
   });
   try {

@@ -163,6 +163,8 @@ async function runLane(
       const { leaderships, recoveryMs, violations } = told.outcome;
       const verdict = violations.length === 0 ? `leader after ${Math.round(recoveryMs)} ms` : violations[0];
       progress(`${options.store}: seed ${told.outcome.seed}: ${leaderships} leaderships, ${verdict}`);
+      if (options.keepsGoing && violations.length > 0)
+        console.log(`\n${describeFailure({ ...result, failed: told.outcome })}\n`);
     }
   }
   const [code, signal] = await ended;
@@ -248,7 +250,7 @@ function describeFailure({ store, failed, broken }: Result): string {
   return [
     `${store}: ${violations.join('\n  ')}`,
     `again: npm run chaos -- --store ${store} --seed ${text} --episode ${episode}`,
-    `the shortest history that was seen to fail has ${draws.length} faults:`,
+    `its history, with ${draws.length} faults:`,
     ...timeline,
   ].join('\n');
 }
