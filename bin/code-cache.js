@@ -1,47 +1,30 @@
 'use strict';
-// What module.enableCompileCache does from Node 22.1 on, for Node 20: the compiled code of dist/ is kept, with all functions that a run has used.
-const { readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } = require('node:fs');
-const Module = require('node:module');
-const { basename, dirname, join } = require('node:path');
-const { Script } = require('node:vm');
+const { readdirSync, renameSync, rmSync, statSync, writeFileSync } = require('node:fs');
+const { join } = require('node:path');
 
-/** Every module below `folder` is compiled by way of `cache`, a directory that only we can write to. */
-exports.enableCodeCache = (folder, cache) => {
-  const compiledNow = [];
-  process.once('exit', () => {
-    for (const { kept, script } of compiledNow) keep(kept, script);
-  });
-  const plain = Module._extensions['.js'];
-  Module._extensions['.js'] = (module, filename) => {
-    if (dirname(filename) !== folder) return plain(module, filename);
-    const { mtimeMs, size } = statSync(filename);
-    // V8 itself refuses code of another version or other flags.
-    const kept = join(cache, `${basename(filename)}-${process.version}-${Math.round(mtimeMs)}-${size}`);
-    const script = new Script(Module.wrap(readFileSync(filename, 'utf8')), { filename, cachedData: read(kept) });
-    if (script.cachedDataRejected !== false) compiledNow.push({ kept, script });
-    const compiled = script.runInThisContext();
-    compiled.call(module.exports, module.exports, (id) => module.require(id), module, filename, folder);
-  };
-};
+/** What lies there for longer is of another installation, and may be in use: whoever misses it keeps it anew. */
+const DAY_MS = 86_400_000;
+/** Less is not worth a write. */
+const GROWTH = 1.01;
 
-function read(file) {
+/** Keeps what was compiled in this run, at the names' last number for good: whole or not at all. Without it things go on, only slower. */
+exports.keep = (cache, compiled, lastTime) => {
   try {
-    return readFileSync(file);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whole or not at all; and without it things go on, only slower. */
-function keep(file, script) {
-  try {
-    const own = `${file}.${process.pid}`;
-    writeFileSync(own, script.createCachedData());
-    renameSync(own, file);
-    const stem = basename(file).replace(/-v\d.*$/, '');
-    for (const older of readdirSync(dirname(file))) {
-      if (older.startsWith(`${stem}-v`) && older !== basename(file))
-        rmSync(join(dirname(file), older), { force: true });
+    for (const { script, stem, kept, size } of compiled) {
+      const time = kept === undefined ? 0 : Number(kept.slice(stem.length)) + 1;
+      if (time > lastTime) continue;
+      const data = script.createCachedData();
+      const draft = join(cache, kept === undefined || data.length > size * GROWTH ? `${stem}${process.pid}.new` : kept);
+      if (draft.endsWith('.new')) writeFileSync(draft, data);
+      renameSync(draft, join(cache, `${stem}${time}`));
+      for (let other = 0; other <= lastTime; other++)
+        if (other !== time) rmSync(join(cache, `${stem}${other}`), { force: true });
+    }
+    const now = Date.now();
+    for (const name of readdirSync(cache)) {
+      const file = join(cache, name);
+      if (!compiled.some(({ stem }) => name.startsWith(stem)) && now - statSync(file).mtimeMs > DAY_MS)
+        rmSync(file, { recursive: true });
     }
   } catch {}
-}
+};

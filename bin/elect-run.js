@@ -2,10 +2,11 @@
 'use strict';
 // Node keeps what is handled until its event loop runs, and by then src/signals.ts listens. As pid 1 it would be lost (pid_namespaces(7)); USR1 would open the debugger.
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1']) process.on(signal, () => {});
-const { existsSync, mkdirSync, statSync } = require('node:fs');
-const module_ = require('node:module');
+const { mkdirSync, readdirSync, readFileSync, statSync } = require('node:fs');
 const { homedir } = require('node:os');
-const { dirname, join } = require('node:path');
+const { basename, dirname, join } = require('node:path');
+const { Script } = require('node:vm');
+const Module = module.constructor;
 
 const dist = join(__dirname, '..', 'dist');
 
@@ -13,18 +14,64 @@ const dist = join(__dirname, '..', 'dist');
 function cacheDirectory() {
   try {
     const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'elect-run');
-    if (!existsSync(dirname(folder))) mkdirSync(dirname(folder), 0o700);
-    if (!existsSync(folder)) mkdirSync(folder, 0o700);
-    const { uid, mode } = statSync(folder);
+    const { uid, mode } = statSync(folder, { throwIfNoEntry: false }) ?? made(folder);
     return uid === process.getuid() && (mode & 0o022) === 0 ? folder : undefined;
   } catch {
     return undefined;
   }
 }
 
-const cache = cacheDirectory();
-if (cache) {
-  if (module_.enableCompileCache) module_.enableCompileCache(cache);
-  else require('./code-cache.js').enableCodeCache(dist, cache);
+function made(folder) {
+  if (!statSync(dirname(folder), { throwIfNoEntry: false })) mkdirSync(dirname(folder), 0o700);
+  mkdirSync(folder, 0o700);
+  return statSync(folder);
 }
-require(join(dist, 'main.js'));
+
+/**
+ * Every module of dist/ is compiled by way of what an earlier run has kept: the code of all functions that it used, where module.enableCompileCache (Node 22.1) keeps those only that
+ * run while a module is loaded. code-cache.js keeps it, for the next run.
+ */
+function enableCodeCache(cache) {
+  const names = readdirSync(cache);
+  const compiled = [];
+  const use = process.argv.includes('--') ? 'run' : 'look'; // which functions are used
+  const plain = Module._extensions['.js'];
+  Module._extensions['.js'] = (module, filename) => {
+    if (dirname(filename) !== dist) return plain(module, filename);
+    const { mtimeMs, size } = statSync(filename);
+    // V8 itself refuses code of another version or other flags.
+    const stem = `${basename(filename)}-${process.version}-${process.arch}-${Math.round(mtimeMs)}-${size}-${use}-`;
+    const kept = names
+      .filter((name) => name.startsWith(stem))
+      .sort()
+      .at(-1);
+    const cachedData = kept && read(join(cache, kept));
+    const script = new Script(Module.wrap(readFileSync(filename, 'utf8')), { filename, cachedData });
+    compiled.push({
+      script,
+      stem,
+      kept: script.cachedDataRejected === false ? kept : undefined,
+      size: cachedData?.length,
+    });
+    script.runInThisContext().call(module.exports, module.exports, (id) => module.require(id), module, filename, dist);
+  };
+  process.once('exit', () => {
+    if (compiled.some(({ stem, kept }) => kept !== `${stem}${LAST_TIME}`))
+      require('./code-cache.js').keep(cache, compiled, LAST_TIME);
+  });
+}
+
+/** So often what is kept may grow by what another run has used. */
+const LAST_TIME = 4;
+
+function read(file) {
+  try {
+    return readFileSync(file);
+  } catch {
+    return undefined;
+  }
+}
+
+const cache = cacheDirectory();
+if (cache) enableCodeCache(cache);
+require(join(dist, 'main.js')).start();

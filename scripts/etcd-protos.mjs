@@ -1,6 +1,6 @@
-// etcd3 reads and parses its .proto files whenever it is loaded, and protobufjs then writes the code of each codec: together longer than a
-// whole campaign. This plugin of esbuild has both done at build time. What etcd3 gets instead of @grpc/proto-loader is the
-// same definitions of the services that we use, with static codecs and the same conversions.
+// Etcd's messages are those of the .proto files that etcd3 brings. To read and parse them at each start, and to have protobufjs then write the code of each codec, takes
+// longer than a whole campaign. This plugin of esbuild has both done at build time. What is imported instead of @grpc/proto-loader is the same definitions
+// of the services that are used, with static codecs and the same conversions.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,11 +11,14 @@ import pbjs from 'protobufjs-cli/pbjs.js';
 
 const PROTOS = fileURLToPath(new URL('../node_modules/etcd3/proto/', import.meta.url));
 
-/** service → the methods that are called, by etcd3's own client or by ours. */
-const USED = {
+/** service → the methods that are called: in an election, by our own transport, and by etcd3's client. */
+const OURS = {
   KV: ['Range', 'Put', 'DeleteRange', 'Txn'],
   Watch: ['Watch'],
   Lease: ['LeaseGrant', 'LeaseRevoke', 'LeaseKeepAlive', 'LeaseTimeToLive'],
+  Auth: ['Authenticate'],
+};
+const OF_ETCD3 = {
   Auth: ['Authenticate'],
   Cluster: ['MemberList'],
   Maintenance: ['Status'],
@@ -31,23 +34,22 @@ function loadProtos() {
   return root;
 }
 
-/** Only what the used methods reach: fewer codecs are less to load. */
-function prune(root) {
-  const kept = new Set();
-  const keep = (type) => {
-    if (kept.has(type.fullName)) return;
-    kept.add(type.fullName);
-    for (const nested of type.nestedArray ?? []) keep(nested);
-    for (const field of type.fieldsArray ?? []) if (field.resolvedType) keep(field.resolvedType);
-    for (let outer = type.parent; outer; outer = outer.parent) kept.add(outer.fullName);
+/** All types that can be in a message of one of these. */
+function reachable(types) {
+  const found = new Set();
+  const add = (type) => {
+    if (found.has(type)) return;
+    found.add(type);
+    for (const field of type.fieldsArray ?? []) if (field.resolvedType) add(field.resolvedType);
   };
-  for (const [name, methods] of Object.entries(USED)) {
-    const service = root.lookupService(`etcdserverpb.${name}`);
-    for (const method of methods.map((name) => service.get(name) ?? service.methods[name])) {
-      keep(method.resolvedRequestType);
-      keep(method.resolvedResponseType);
-    }
-  }
+  for (const type of types) add(type);
+  return found;
+}
+
+/** Fewer codecs are less to load. */
+function prune(root, types) {
+  const kept = new Set();
+  for (const type of types) for (let outer = type; outer; outer = outer.parent) kept.add(outer.fullName);
   const strip = (namespace) => {
     for (const nested of [...namespace.nestedArray]) {
       if (!kept.has(nested.fullName)) namespace.remove(nested);
@@ -57,8 +59,21 @@ function prune(root) {
   strip(root);
 }
 
-function definitions(root) {
-  return Object.entries(USED).map(([name, methods]) => {
+/** Requests are only written, answers only read. */
+function oneWay(code, requests, answers) {
+  const names = (types) => new Set([...types].map(({ name }) => name));
+  const written = names(requests);
+  const read = names(answers);
+  const isUsed = (name, verb) => (verb === 'encode' || verb === 'fromObject' ? written : read).has(name);
+  return code
+    .replace(/^( +)(\w+)\.(encode|decode|fromObject|toObject) = function [\s\S]*?^\1\};\n/gm, (text, _, name, verb) =>
+      isUsed(name, verb) ? text : '',
+    )
+    .replace(/^( +)\w+\.prototype\.toJSON = function [\s\S]*?^\1\};\n/gm, '');
+}
+
+function definitions(root, used) {
+  return Object.entries(used).map(([name, methods]) => {
     const service = root.lookupService(`etcdserverpb.${name}`);
     const entries = methods.map((methodName) => {
       const method = service.methods[methodName];
@@ -73,10 +88,16 @@ function definitions(root) {
   });
 }
 
-async function generate() {
+/** `name` keeps the codecs of two modules apart: protobufjs has one table of all. */
+async function generate(name, used) {
   const root = loadProtos();
-  const services = definitions(root);
-  prune(root);
+  const services = definitions(root, used);
+  const methods = Object.entries(used).flatMap(([service, names]) =>
+    names.map((name) => root.lookupService(`etcdserverpb.${service}`).methods[name]),
+  );
+  const requests = reachable(methods.map((method) => method.resolvedRequestType));
+  const answers = reachable(methods.map((method) => method.resolvedResponseType));
+  prune(root, [...requests, ...answers]);
   const folder = mkdtempSync(join(tmpdir(), 'elect-run-protos-'));
   try {
     const json = join(folder, 'protos.json');
@@ -97,10 +118,12 @@ async function generate() {
       'commonjs',
       '--keep-case',
       '--force-long',
+      '--root',
+      name,
       ...flags,
       json,
     ]);
-    return `${code}
+    return `${oneWay(code, requests, answers)}
 const protos = module.exports;
 const conversion = ${CONVERSION};
 const codec = (request, response) => ({
@@ -117,10 +140,13 @@ module.exports = { loadSync: () => ({ ${services.join(',\n')} }) };
 export const etcdProtos = {
   name: 'etcd-protos',
   setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^@grpc\/proto-loader$/ }, ({ importer }) => ({
+      path: importer.endsWith('/src/backends/etcd/definitions.ts') ? 'ours' : 'of-etcd3',
+      namespace: 'etcd-protos',
+    }));
     // grpc-js has a use for it, too: the definitions of its channelz service, which nobody serves here.
-    onResolve({ filter: /^@grpc\/proto-loader$/ }, () => ({ path: 'etcd-protos', namespace: 'etcd-protos' }));
-    onLoad({ filter: /.*/, namespace: 'etcd-protos' }, async () => ({
-      contents: `require('protobufjs/minimal').util.Long = require('long'); require('protobufjs/minimal').configure();\n${await generate()}`,
+    onLoad({ filter: /.*/, namespace: 'etcd-protos' }, async ({ path }) => ({
+      contents: `require('protobufjs/minimal').util.Long = require('long'); require('protobufjs/minimal').configure();\n${await generate(path, path === 'ours' ? OURS : OF_ETCD3)}`,
       resolveDir: fileURLToPath(new URL('..', import.meta.url)),
     }));
   },

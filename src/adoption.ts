@@ -1,3 +1,4 @@
+import { monotonicMs } from './clock.ts';
 import { becomeSubreaper, reap } from './native.ts';
 import { childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
 
@@ -48,12 +49,12 @@ export class Adoption {
   watch(root: Pick<Proc, 'pid' | 'group'>, changed: (strays: Proc[]) => void): void {
     clearTimeout(this.#watch);
     const look = () => {
-      const startedAt = performance.now();
+      const startedAt = monotonicMs();
       const strays = this.#strays(root);
       const pids = strays.map(({ pid }) => pid).join();
       if (pids !== this.#known) changed(strays);
       this.#known = pids;
-      this.#watch = setTimeout(look, Math.max(WATCH_MS, WATCH_SHARE * (performance.now() - startedAt)));
+      this.#watch = setTimeout(look, Math.max(WATCH_MS, WATCH_SHARE * (monotonicMs() - startedAt)));
       this.#watch.unref();
     };
     this.#watch = setTimeout(look, WATCH_MS);
@@ -76,7 +77,13 @@ export class Adoption {
    */
   hasOrphans(): boolean {
     if (!this.isComplete) return true;
-    return this.#adopted().some((pid) => readProc(pid) !== undefined);
+    // One that has died since they were listed may have left us a child of its own.
+    for (let before = ''; ; ) {
+      const adopted = this.#adopted();
+      if (adopted.some((pid) => readProc(pid) !== undefined)) return true;
+      if (adopted.join() === before) return false;
+      before = adopted.join();
+    }
   }
 
   #adopted(): number[] {

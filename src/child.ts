@@ -2,21 +2,15 @@ import { readFileSync } from 'node:fs';
 import { isNodesOwn } from './adoption.ts';
 import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
-import { signalName, signalNumber, signalStatus } from './outcome.ts';
+import { type End, endOf, signalNumber } from './outcome.ts';
 import { readProc } from './proc.ts';
-import { spawnProgram } from './spawn.ts';
+import { NOTHING, OURS, type Program, spawnProgram } from './spawn.ts';
 
 export interface Child {
   pid: number;
   startedAt: string;
   /** Never rejects. */
-  ended: Promise<ChildEnd>;
-}
-
-export interface ChildEnd {
-  /** What a shell would have in `$?`: the exit status, or 128+n for death by signal n. */
-  status: number;
-  signal: string | undefined;
+  ended: Promise<End>;
 }
 
 export interface ChildOptions {
@@ -35,8 +29,7 @@ export interface ChildOptions {
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const setpriv = pathOfSetpriv();
-  const { pid, ended } =
-    setpriv === undefined ? await startUntethered(options) : startTethered(setpriv, options, 'inherit');
+  const { pid, ended } = setpriv === undefined ? await startUntethered(options) : startTethered(setpriv, options, OURS);
   return { pid, startedAt: readProc(pid)?.startedAt ?? '', ended: ended.then(endOf) };
 }
 
@@ -44,14 +37,10 @@ export async function startChild(options: ChildOptions): Promise<Child> {
 export function rehearseStart(): void {
   const setpriv = pathOfSetpriv();
   if (setpriv === undefined) return;
-  startTethered(setpriv, { command: 'true', args: [], env: process.env, ownGroup: true, fds: [] }, 'ignore');
+  startTethered(setpriv, { command: 'true', args: [], env: process.env, ownGroup: true, fds: [] }, NOTHING);
 }
 
-function startTethered(
-  setpriv: string,
-  { command, args, env, ownGroup, fds }: ChildOptions,
-  stdio: 'inherit' | 'ignore',
-) {
+function startTethered(setpriv: string, { command, args, env, ownGroup, fds }: ChildOptions, stdio: Program['stdio']) {
   const argv = [setpriv, '--pdeathsig', 'KILL', '--', command, ...args];
   return spawnProgram({ file: setpriv, argv, env, ownSession: ownGroup, stdio, fds });
 }
@@ -81,13 +70,6 @@ async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptio
     });
   });
   return { pid, ended };
-}
-
-/** From the status of wait(2). */
-function endOf(status: number): ChildEnd {
-  const killedBy = status & 0x7f;
-  if (killedBy) return { status: signalStatus(killedBy), signal: signalName(killedBy) };
-  return { status: (status >> 8) & 0xff, signal: undefined };
 }
 
 let foundSetpriv: string | undefined;

@@ -9,9 +9,9 @@ import { under } from './waiting.ts';
  * nap as seen in uptime.
  */
 export function now(): number {
-  const before = performance.now();
+  const before = monotonicMs();
   const uptimeMs = uptime() * 1000;
-  const monotonic = performance.now();
+  const monotonic = monotonicMs();
   // Stopped between the two readings (SIGSTOP, a busy machine): they do not belong together.
   if (monotonic - before > STEP_MS) return now();
   const aheadMs = uptimeMs - monotonic - origin;
@@ -19,7 +19,13 @@ export function now(): number {
 }
 
 const STEP_MS = 10;
-const origin = uptime() * 1000 - performance.now();
+const origin = uptime() * 1000 - monotonicMs();
+
+/** CLOCK_MONOTONIC. `performance` is the same clock behind eleven modules, which take 0.6 ms to load. */
+export function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}
 
 /** A `now()` as /proc/uptime in hundredths of a second, the clock that a shell can read. */
 export function toCentiseconds(at: number): number {
@@ -31,7 +37,7 @@ export function fromCentiseconds(uptime: number): number {
 }
 
 /** A timer of Node's that is told to wait longer than this runs at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Resolves after the time, however long, or as soon as the signal is aborted: never rejects. */
 export function pause(durationMs: number, signal?: AbortSignal): Promise<void> {

@@ -1,4 +1,4 @@
-import type koffi from 'koffi';
+import type { Koffi } from './koffi.ts';
 import { native, onReadable } from './native.ts';
 
 /** AF_UNIX datagrams, for which Node has no API: unix(7), and sd_notify(3) for how the address is written. */
@@ -11,7 +11,7 @@ interface Calls {
   recvmsg(fd: number, message: object, flags: number): number;
 }
 
-let ffi: typeof koffi;
+let ffi: Koffi;
 let loaded: Calls | undefined;
 
 function calls(): Calls {

@@ -1,15 +1,13 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
-import { isNodesOwn } from './adoption.ts';
+import { join } from 'node:path';
+import type { Facts } from './cleanup.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
+import { Helper } from './helper.ts';
 import { hasShell, SHELL } from './lookup.ts';
-import { closeOnExec } from './native.ts';
+import { endOf } from './outcome.ts';
 import { trySignal } from './tree.ts';
 
-const beside = (name: string): string => fileURLToPath(new URL(`./${name}`, import.meta.url));
+const beside = (name: string): string => join(import.meta.dirname, name);
 
 /** A guard that does not answer within this time is taken for frozen, and replaced. */
 const ANSWER_MS = 1000;
@@ -36,9 +34,10 @@ export class Guard {
   readonly sessions: number[] = [];
   readonly #report: Report;
   readonly #napMs: number;
-  #process!: ChildProcessByStdio<Writable, Readable, null>;
+  /** Undefined: it could not be started. */
+  #process: Helper | undefined;
   #job: string | undefined;
-  #facts: (() => unknown) | undefined;
+  #facts: (() => Facts) | undefined;
   #until = 'forever';
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
@@ -64,14 +63,17 @@ export class Guard {
   }
 
   /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
-  setFacts(facts: () => unknown): void {
+  setFacts(facts: () => Facts): void {
     this.#facts = facts;
     this.tellFacts();
   }
 
   /** They are others now. */
   tellFacts(): void {
-    if (this.#facts) this.#tell(`facts ${JSON.stringify(this.#facts())}`);
+    if (!this.#facts) return;
+    const facts = this.#facts();
+    const strays = facts.marks.known.map(({ pid, startedAt }) => `${pid}:${startedAt} `).join('');
+    this.#tell(`facts ${strays}${JSON.stringify(facts)}`);
   }
 
   /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
@@ -82,6 +84,7 @@ export class Guard {
 
   /** Resolves once the guard has confirmed the deadline that it was last given. */
   async armed(): Promise<void> {
+    this.#process?.hear();
     if (this.#armed === this.#until) return;
     await new Promise<void>((resolve) => this.#whenArmed.push(resolve));
   }
@@ -90,45 +93,49 @@ export class Guard {
   async standDown(): Promise<void> {
     this.#isStandingDown = true;
     this.#heard();
-    if (this.#process.exitCode === null && this.#process.pid !== undefined) {
-      const ended = new Promise<void>((resolve) => this.#process.once('exit', () => resolve()));
-      this.#tell('down');
-      const impatience = setTimeout(() => this.#end(), ANSWER_MS);
-      await ended;
-      clearTimeout(impatience);
-    }
+    this.#tell('down');
+    const impatience = setTimeout(() => this.#end(), ANSWER_MS);
+    await this.#process?.ended;
+    clearTimeout(impatience);
     this.#end();
   }
 
   #start(): void {
-    const [file, ...args] = commandLine(this.#napMs);
-    const guard = spawn(file, args, {
-      detached: true,
-      stdio: ['pipe', 'pipe', 'inherit'],
-      cwd: '/',
-    });
-    this.#process = guard;
     this.#armed = undefined;
-    isNodesOwn(guard);
-    if (guard.pid !== undefined) this.sessions.push(guard.pid);
-    guard.stdin.on('error', () => {}); // its death is told by `exit`
-    guard.once('error', (error) => this.#replace(error.message));
-    guard.once('exit', (code, signal) => {
-      if (guard === this.#process) this.#replace(`it ended with ${signal ?? code}`);
-    });
-    createInterface({ input: guard.stdout }).on('line', (line) => {
-      const [word, value] = line.split(' ');
-      if (guard !== this.#process || word !== 'armed') return;
-      this.#failures = 0;
-      this.#end(this.sessions.splice(0, this.sessions.length - 1));
-      this.#armed = value;
-      this.#heard();
-      if (this.#armed !== this.#until) return;
-      for (const resolve of this.#whenArmed.splice(0)) resolve();
+    let guard: Helper;
+    try {
+      guard = new Helper(commandLine(this.#napMs), {
+        ownSession: true,
+        stderr: 2,
+        heard: (line) => {
+          if (guard === this.#process) this.#hear(line);
+        },
+      });
+    } catch (error) {
+      this.#process = undefined;
+      setImmediate(() => this.#replace((error as Error).message));
+      return;
+    }
+    this.#process = guard;
+    this.sessions.push(guard.pid);
+    guard.ended.then((waitStatus) => {
+      const { status, signal } = endOf(waitStatus);
+      if (guard === this.#process) this.#replace(`it ended with ${signal ?? status}`);
     });
     this.tellFacts();
     if (this.#job !== undefined) this.#tell(`job ${this.#job}`);
     this.#arm();
+  }
+
+  #hear(line: string): void {
+    const [word, value] = line.split(' ');
+    if (word !== 'armed') return;
+    this.#failures = 0;
+    this.#end(this.sessions.splice(0, this.sessions.length - 1));
+    this.#armed = value;
+    this.#heard();
+    if (this.#armed !== this.#until) return;
+    for (const resolve of this.#whenArmed.splice(0)) resolve();
   }
 
   #arm(): void {
@@ -136,13 +143,11 @@ export class Guard {
     if (this.#answerBy) return; // the clock runs from the first question that is open
     const guard = this.#process;
     const answerMs = this.#armed === undefined && !hasShell() ? NODE_ANSWER_MS : ANSWER_MS;
-    // Timers run before input is read: after a stall of our own the answer may lie in the pipe.
     this.#answerBy = setTimeout(() => {
-      setImmediate(() => {
-        if (guard !== this.#process || !this.#answerBy) return;
-        this.#heard();
-        this.#replace('it does not answer');
-      });
+      guard?.hear(); // timers run before input is read
+      if (guard !== this.#process || !this.#answerBy) return;
+      this.#heard();
+      this.#replace('it does not answer');
     }, answerMs);
     this.#answerBy.unref();
   }
@@ -161,7 +166,6 @@ export class Guard {
       this.#fail(reason);
       return;
     }
-    closeOnExec();
     this.#start();
     this.#report({ type: 'guard-replaced', reason });
   }
@@ -172,6 +176,6 @@ export class Guard {
   }
 
   #tell(line: string): void {
-    this.#process.stdin.write(`${line}\n`);
+    this.#process?.tell(line);
   }
 }

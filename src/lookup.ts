@@ -47,7 +47,9 @@ interface Problem {
 
 function whyNotExecutable(file: string): Problem | undefined {
   try {
-    if (statSync(file).isDirectory()) return { code: EXIT.cannotExecute, message: IS_DIRECTORY };
+    const found = statSync(file, { throwIfNoEntry: false });
+    if (!found) return { code: EXIT.notFound, message: 'no such file' };
+    if (found.isDirectory()) return { code: EXIT.cannotExecute, message: IS_DIRECTORY };
     accessSync(file, constants.X_OK);
     return undefined;
   } catch (error) {

@@ -1,8 +1,9 @@
 import { setMaxListeners } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { OneRun } from './agenda.ts';
 import { openBackend } from './backends/index.ts';
 import { readCommandLine, readFence, readSubcommand, type Shell, SUBCOMMANDS, type Subcommand } from './cli.ts';
+import { LONGEST_TIMER_MS } from './clock.ts';
 import { type Config, LOG_FORMATS, oneOf, readConfig } from './config.ts';
 import type { Report } from './events.ts';
 import { lookUpCommand } from './lookup.ts';
@@ -10,6 +11,9 @@ import { EXIT, Failure, signalNumber, signalStatus } from './outcome.ts';
 import { logReporter } from './report/log.ts';
 import { run } from './run.ts';
 import { endsCampaign, isStop, Signals } from './signals.ts';
+
+/** Of package.json: the build puts it in. */
+declare const ELECT_RUN_VERSION: string;
 
 /** The only place that reads argv and the environment, and that sets the exit code. */
 async function main(): Promise<number> {
@@ -30,7 +34,7 @@ async function main(): Promise<number> {
       return await (await import('./cli/fence.ts')).fence(fencing, process.env, report, signals);
     }
     if (subcommand) return await runSubcommand(subcommand, signals);
-    const invocation = readCommandLine(process.argv.slice(2), process.env, version());
+    const invocation = readCommandLine(process.argv.slice(2), process.env, ELECT_RUN_VERSION);
     if (!invocation) return 0;
     const { options, command, args } = invocation;
     report = await reporter(
@@ -111,8 +115,20 @@ function hideSecrets(): void {
   if (shown.some((arg, index) => arg !== process.argv[index])) process.title = shown.join(' ');
 }
 
+const NULL_DEVICE = 0x103; // null(4)
+
+/** Is stderr one? What Node takes to ask is loaded only where it may be: a start elsewhere does not wait 1 ms for its streams. */
+function isTerminal(): boolean {
+  try {
+    const stderr = fstatSync(2);
+    return stderr.isCharacterDevice() && stderr.rdev !== NULL_DEVICE && process.stderr.isTTY === true;
+  } catch {
+    return false;
+  }
+}
+
 async function reporter(format: (typeof LOG_FORMATS)[number], quiet: boolean, verbose: number): Promise<Report> {
-  const isForPeople = format === 'pretty' || (format === 'auto' && process.stderr.isTTY === true);
+  const isForPeople = format === 'pretty' || (format === 'auto' && isTerminal());
   const lines = logReporter(isForPeople ? 'pretty' : format, { quiet, verbose });
   if (!isForPeople || quiet) return lines;
   const { canSpin, withSpinner } = await import('./report/spinner.ts');
@@ -146,19 +162,19 @@ async function withMonitor(others: Report, config: Config): Promise<Report> {
   };
 }
 
-function version(): string {
-  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
-}
-
-// Whatever it is: the guard ends the command as soon as we are gone.
-process.on('uncaughtException', ({ message }) => {
-  logReporter('plain', { quiet: false, verbose: 0 })({
-    type: 'failed',
-    message: `a fault of elect-run: ${message}`,
-    stack: undefined,
+/** What elect-run is started for: does it, and ends the process. */
+export function start(): void {
+  // Whatever it is: the guard ends the command as soon as we are gone.
+  process.on('uncaughtException', ({ message }) => {
+    logReporter('plain', { quiet: false, verbose: 0 })({
+      type: 'failed',
+      message: `a fault of elect-run: ${message}`,
+      stack: undefined,
+    });
+    process.exit(EXIT.software);
   });
-  process.exit(EXIT.software);
-});
-
-// exit() rather than an empty event loop: a client library may keep a connection open.
-main().then((status) => process.exit(status));
+  // Node does not know of our children, and would end when it has nothing else to wait for.
+  setInterval(() => {}, LONGEST_TIMER_MS);
+  // exit() rather than an empty event loop: a client library may keep a connection open.
+  main().then((status) => process.exit(status));
+}

@@ -1,10 +1,9 @@
 import { constants, readdirSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import type koffi from 'koffi';
+import { type Koffi, loadKoffi } from './koffi.ts';
 
 /**
- * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), poll(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). Loading costs about 6 ms,
- * so it happens when the first of them is needed.
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), poll(2), socketpair(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). What takes them from there
+ * is loaded when the first of them is needed.
  */
 interface Libc {
   flock(fd: number, operation: number): number;
@@ -14,17 +13,18 @@ interface Libc {
   ioctl(fd: number, request: number, ...typed: unknown[]): number;
   fcntl(fd: number, command: number, ...typed: unknown[]): number;
   poll(fds: Buffer, count: number, timeoutMs: number): number;
+  socketpair(domain: number, type: number, protocol: number, fds: Int32Array): number;
   errno(): number;
 }
 
 let loaded: Libc | undefined;
-let ffi: typeof koffi;
-let program: ReturnType<typeof koffi.load>;
+let ffi: Koffi;
+let program: ReturnType<Koffi['load']>;
 
 /** For files with calls of their own (datagrams.ts). */
-export function native(): { ffi: typeof koffi; program: ReturnType<typeof koffi.load> } {
+export function native(): { ffi: Koffi; program: ReturnType<Koffi['load']> } {
   if (!program) {
-    ffi = createRequire(import.meta.url)('koffi');
+    ffi = loadKoffi();
     program = ffi.load(null); // the program itself: Node is linked to the libc of this system, glibc or musl
   }
   return { ffi, program };
@@ -41,6 +41,7 @@ function libc(): Libc {
       ioctl: program.func('int ioctl(int, unsigned long, ...)'),
       fcntl: program.func('int fcntl(int, int, ...)'),
       poll: program.func('int poll(_Inout_ void *, unsigned long, int)'),
+      socketpair: program.func('int socketpair(int, int, int, int *)'),
       errno: ffi.errno,
     };
   }
@@ -108,6 +109,21 @@ export function isUnread(fd: number): boolean {
   return (pollfd.readInt16LE(6) & (POLLERR | POLLHUP)) !== 0;
 }
 
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+
+/** Two ends of one connection: ours, which never waits, and one to be handed to a child. */
+export function socketPair(): { ours: number; theirs: number } {
+  const { socketpair, fcntl, errno } = libc();
+  const fds = new Int32Array(2);
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) !== 0)
+    throw new Error(`socketpair failed with errno ${errno()}`);
+  const [ours, theirs] = [fds[0]!, fds[1]!];
+  fcntl(ours, F_SETFL, 'int', fcntl(ours, F_GETFL) | O_NONBLOCK);
+  return { ours, theirs };
+}
+
 const PR_SET_CHILD_SUBREAPER = 36;
 
 /**
@@ -150,40 +166,87 @@ export function waitStatusOf(pidfd: number): number | undefined {
   return info.readInt32LE(PIDFD_INFO_EXIT_CODE_OFFSET);
 }
 
-// enum uv_handle_type, uv.h: part of libuv's ABI since 1.0
+// enum uv_handle_type and enum uv_poll_event, uv.h: part of libuv's ABI since 1.0
 const UV_POLL = 8;
 const UV_SIGNAL = 16;
 const UV_READABLE = 1;
 
-/** Calls back at each signal of this number, of those for which Node has no name: libuv itself takes any (uv_signal_t). It does not keep the process alive. */
-export function onSignal(signal: number, callback: () => void): void {
-  signalCallback ??= native().ffi.pointer(native().ffi.proto('void onSignal(void *handle, int signal)'));
-  const { loop, handle } = newHandle(UV_SIGNAL);
-  program.func('int uv_signal_init(void *, void *)')(loop, handle);
-  const start = program.func('uv_signal_start', 'int', ['void *', signalCallback, 'int']);
-  start(handle, ffi.register(callback, signalCallback), signal);
-  program.func('void uv_unref(void *)')(handle);
+interface Uv {
+  loop: unknown;
+  newHandle(type: number): unknown;
+  unref(handle: unknown): void;
+  signalInit(loop: unknown, handle: unknown): number;
+  signalStart(handle: unknown, callback: unknown, signal: number): number;
+  pollInit(loop: unknown, handle: unknown, fd: number): number;
+  pollStart(handle: unknown, events: number, callback: unknown): number;
+  pollStop(handle: unknown): number;
+  close(handle: unknown, whenClosed: unknown): void;
+  onSignal: ReturnType<Koffi['pointer']>;
+  onPoll: ReturnType<Koffi['pointer']>;
+  /** free(3), to be called by libuv. */
+  free: unknown;
 }
 
-let signalCallback: ReturnType<typeof koffi.pointer> | undefined;
+let uv_: Uv | undefined;
 
-/** Calls back, from the event loop, while there is something to be read from this descriptor (uv_poll_t). It does not keep the process alive. */
-export function onReadable(fd: number, callback: () => void): void {
-  const callbackType = native().ffi.pointer(ffi.proto('void onReadable(void *handle, int status, int events)'));
-  const { loop, handle } = newHandle(UV_POLL);
-  program.func('int uv_poll_init(void *, void *, int)')(loop, handle, fd);
-  const start = program.func('uv_poll_start', 'int', ['void *', 'int', callbackType]);
-  // Not within libuv's own callback: what is called may throw.
-  start(
-    handle,
-    UV_READABLE,
-    ffi.register(() => setImmediate(callback), callbackType),
-  );
-  program.func('void uv_unref(void *)')(handle);
+function uv(): Uv {
+  uv_ ??= loadUv();
+  return uv_;
 }
 
-function newHandle(type: number): { loop: unknown; handle: unknown } {
-  const loop = native().program.func('void *uv_default_loop()')();
+function loadUv(): Uv {
+  const { ffi, program } = native();
+  const onSignal = ffi.pointer(ffi.proto('void onSignal(void *handle, int signal)'));
+  const onPoll = ffi.pointer(ffi.proto('void onPoll(void *handle, int status, int events)'));
+  const calloc = program.func('void *calloc(size_t, size_t)');
   const sizeOf = program.func('size_t uv_handle_size(int)');
-  return { loop, handle: program.func('void *calloc(size_t, size_t)')(1, sizeOf(type)) };
+  return {
+    loop: program.func('void *uv_default_loop()')(),
+    newHandle: (type) => calloc(1, sizeOf(type)),
+    unref: program.func('void uv_unref(void *)'),
+    signalInit: program.func('int uv_signal_init(void *, void *)'),
+    signalStart: program.func('uv_signal_start', 'int', ['void *', onSignal, 'int']),
+    pollInit: program.func('int uv_poll_init(void *, void *, int)'),
+    pollStart: program.func('uv_poll_start', 'int', ['void *', 'int', onPoll]),
+    pollStop: program.func('int uv_poll_stop(void *)'),
+    close: program.func('void uv_close(void *, void *)'),
+    onSignal,
+    onPoll,
+    free: program.symbol('free', 'void'),
+  };
+}
+
+/** Calls back, from the event loop, at each of these signals, for which Node has no name: libuv itself takes any (uv_signal_t). It does not keep the process alive. */
+export function onSignals(signals: number[], callback: (signal: number) => void): void {
+  const { loop, newHandle, unref, signalInit, signalStart, onSignal } = uv();
+  const called = native().ffi.register((_handle: unknown, signal: number) => callback(signal), onSignal);
+  for (const signal of signals) {
+    const handle = newHandle(UV_SIGNAL);
+    signalInit(loop, handle);
+    signalStart(handle, called, signal);
+    unref(handle);
+  }
+}
+
+/**
+ * Calls back, from the event loop, while there is something to be read from this descriptor, or its other end is closed (uv_poll_t). It does not keep the process alive.
+ * What is returned ends it, before the descriptor is closed.
+ */
+export function onReadable(fd: number, callback: () => void): () => void {
+  const { loop, newHandle, unref, pollInit, pollStart, pollStop, close, onPoll, free } = uv();
+  const { ffi } = native();
+  let isOver = false;
+  const handle = newHandle(UV_POLL);
+  // Not within libuv's own callback: what is called may throw.
+  const called = ffi.register(() => setImmediate(() => isOver || callback()), onPoll);
+  pollInit(loop, handle, fd);
+  pollStart(handle, UV_READABLE, called);
+  unref(handle);
+  return () => {
+    if (isOver) return;
+    isOver = true;
+    pollStop(handle);
+    close(handle, free);
+    ffi.unregister(called);
+  };
 }

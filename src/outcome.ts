@@ -41,3 +41,17 @@ export function signalName(number: number): string {
   if (number >= FIRST_REALTIME) return `SIGRT${number}`;
   return Object.keys(numbers).find((name) => numbers[name] === number) ?? `SIG${number}`;
 }
+
+/** Of a process. */
+export interface End {
+  /** What a shell would have in `$?`: the exit status, or 128+n for death by signal n. */
+  status: number;
+  signal: string | undefined;
+}
+
+/** From the status of wait(2). */
+export function endOf(status: number): End {
+  const killedBy = status & 0x7f;
+  if (killedBy) return { status: signalStatus(killedBy), signal: signalName(killedBy) };
+  return { status: (status >> 8) & 0xff, signal: undefined };
+}

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** One line of /proc/PID/stat: what is needed to tell whose a process is (proc(5)). */
 export interface Proc {
@@ -14,15 +14,22 @@ const PF_KTHREAD = 0x00200000; // include/linux/sched.h
 
 /** Undefined when there is no such process, or only its zombie: dead means dead. */
 export function readProc(pid: number): Proc | undefined {
+  const found = inspect(pid);
+  return typeof found === 'object' ? found : undefined;
+}
+
+/** The same, with the reason why it is no process of anybody's. */
+export function inspect(pid: number): Proc | 'dead' | 'kernel' {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   } catch {
-    return undefined;
+    return 'dead';
   }
   // The command's name stands in parentheses and may itself contain spaces and parentheses.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  if (isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
+  if (isDead(fields[0])) return 'dead';
+  if (Number(fields[6]) & PF_KTHREAD) return 'kernel';
   return {
     pid,
     parent: Number(fields[1]),
@@ -34,15 +41,12 @@ export function readProc(pid: number): Proc | undefined {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
-export function readAllProcs(): Proc[] {
-  const procs: Proc[] = [];
-  for (const name of readdirSync('/proc')) {
-    const pid = Number(name);
-    const proc = Number.isInteger(pid) ? readProc(pid) : undefined;
-    if (proc) procs.push(proc);
-  }
-  return procs;
-}
+/** All that are in the process table, the youngest first as long as the pids have not come round. */
+export const listPids = (): number[] =>
+  readdirSync('/proc')
+    .map(Number)
+    .filter(Number.isInteger)
+    .sort((a, b) => b - a);
 
 /** Is this very process alive? */
 export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): boolean {
@@ -72,12 +76,16 @@ export function childrenOf(pid: number): number[] {
   }
 }
 
-/** Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. */
-export function hasInEnvironment(pid: number, assignment: string): boolean {
+/**
+ * Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. Undefined: it shows none at all, as
+ * those do that are just in execve(2) or exit(2).
+ */
+export function hasInEnvironment(pid: number, assignment: string): boolean | undefined {
   try {
-    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}\0`.includes(`\0${assignment}\0`);
+    const environment = readFileSync(`/proc/${pid}/environ`, 'latin1');
+    return environment === '' ? undefined : `\0${environment}\0`.includes(`\0${assignment}\0`);
   } catch {
-    return false;
+    return false; // another user's
   }
 }
 
@@ -86,9 +94,18 @@ export function hasInEnvironment(pid: number, assignment: string): boolean {
  * of its tree lives. Node hands nothing on by itself. (proc(5): fdinfo names the locks of an open file since Linux 4.1)
  */
 export function lockedFds(): number[] {
-  return readdirSync('/proc/self/fdinfo')
+  return readdirSync('/proc/self/fd')
     .map(Number)
-    .filter((fd) => fd > 2 && hasLock(fd));
+    .filter((fd) => fd > 2 && hasName(fd) && hasLock(fd));
+}
+
+/** Most descriptors are Node's own pipes and the like, which nobody else can lock: a look at fdinfo takes ten times as long. */
+function hasName(fd: number): boolean {
+  try {
+    return !/^(pipe|socket|anon_inode):/.test(readlinkSync(`/proc/self/fd/${fd}`));
+  } catch {
+    return false; // that of the look itself
+  }
 }
 
 function hasLock(fd: number): boolean {

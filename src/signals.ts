@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { onSignal } from './native.ts';
+import { onSignals } from './native.ts';
 import { Failure, signalName, signalNumber, signalStatus } from './outcome.ts';
 
 /**
@@ -50,9 +50,9 @@ export class Signals {
 
   /** From now on the real-time signals as well: apart from the others, since it takes a library to be loaded. */
   catchRealtime(): void {
-    for (const signal of FORWARDED) {
-      if (isRealtime(signal)) onSignal(signalNumber(signal), () => setImmediate(() => this.#catch(signal)));
-    }
+    onSignals(FORWARDED.filter(isRealtime).map(signalNumber), (number) =>
+      setImmediate(() => this.#catch(signalName(number))),
+    );
   }
 
   /** Until the returned function is called, signals go to this handler. */

@@ -9,27 +9,33 @@ export interface Program {
   env: NodeJS.ProcessEnv;
   /** A session, and so a process group, of its own. */
   ownSession: boolean;
-  /** stdin, stdout and stderr are ours, or nothing. */
-  stdio: 'inherit' | 'ignore';
+  /** Its stdin, stdout and stderr: descriptors of ours, each of them this very one or a number above 2; undefined: /dev/null. */
+  stdio: readonly [number | undefined, number | undefined, number | undefined];
   /** What it inherits beside them, as 3, 4 ... */
-  fds: number[];
+  fds?: number[];
+  /** Instead of ours, where libc can do it. */
+  directory?: string;
 }
+
+export const OURS = [0, 1, 2] as const;
+export const NOTHING = [undefined, undefined, undefined] as const;
 
 /**
  * Starts a program with every signal unblocked and at its default. Node's own way, fork(2), copies the page tables of a process of 70 MB, and execa adds as much again;
  * posix_spawn(3) is a vfork, for which we wait until its exec. Throws when it cannot be started. `ended` resolves with the status of wait(2), when it is no zombie any more.
  */
 export function spawnProgram(program: Program): { pid: number; ended: Promise<number> } {
-  const { file, argv, env, ownSession, stdio, fds } = program;
+  const { file, argv, env, ownSession, stdio, fds = [], directory } = program;
   const { spawn, actionsFor, forget, attributes } = libc();
   closeOnExec();
   const pid: [number] = [0];
   // In ascending order none is overwritten before it was copied.
-  const moves = [...new Set(fds)].sort((a, b) => a - b).map((fd, index) => ({ fd, as: 3 + index }));
-  const actions = actionsFor(stdio, moves);
+  const others = [...new Set(fds)].sort((a, b) => a - b);
+  const moves = [...stdio, ...others].map((fd, as) => ({ fd, as }));
+  const actions = actionsFor(moves, directory);
   const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-  const staying = moves.filter(({ fd, as }) => fd === as).map(({ fd }) => fd);
-  const error = inherited([0, 1, 2, ...staying], () =>
+  const staying = moves.filter(({ fd, as }) => fd === as).map(({ as }) => as);
+  const error = inherited(staying, () =>
     spawn(pid, file, actions, attributes[ownSession ? 1 : 0], terminated(argv), terminated(assignments)),
   );
   forget(actions);
@@ -67,7 +73,7 @@ const terminated = (strings: string[]): Strings => [...strings, null];
 
 interface Libc {
   spawn(pid: [number], file: string, actions: Buffer, attributes: Buffer, argv: Strings, env: Strings): number;
-  actionsFor(stdio: Program['stdio'], moves: { fd: number; as: number }[]): Buffer;
+  actionsFor(moves: { fd: number | undefined; as: number }[], directory: string | undefined): Buffer;
   forget(actions: Buffer): void;
   /** In our session; in one of its own. */
   attributes: [Buffer, Buffer];
@@ -92,6 +98,9 @@ function load(): Libc {
   const initActions = program.func('int posix_spawn_file_actions_init(void *)');
   const addDup2 = program.func('int posix_spawn_file_actions_adddup2(void *, int, int)');
   const addOpen = program.func('int posix_spawn_file_actions_addopen(void *, int, const char *, int, unsigned int)');
+  const addChdir = ifThere(
+    () => program.func('int posix_spawn_file_actions_addchdir_np(void *, const char *)'), // glibc 2.29, musl 1.1.24
+  );
   const initAttributes = program.func('int posix_spawnattr_init(void *)');
   const setDefault = program.func('int posix_spawnattr_setsigdefault(void *, void *)');
   const setMask = program.func('int posix_spawnattr_setsigmask(void *, void *)');
@@ -105,13 +114,24 @@ function load(): Libc {
     });
   return {
     spawn: program.func('int posix_spawn(_Out_ int *, const char *, void *, void *, const char **, const char **)'),
-    actionsFor: (stdio, moves) =>
+    actionsFor: (moves, directory) =>
       made((room) => {
         initActions(room);
-        if (stdio === 'ignore') for (const fd of [0, 1, 2]) addOpen(room, fd, '/dev/null', O_RDWR, 0);
-        for (const { fd, as } of moves) if (fd !== as) addDup2(room, fd, as);
+        if (directory !== undefined) addChdir?.(room, directory);
+        for (const { fd, as } of moves) {
+          if (fd === undefined) addOpen(room, as, '/dev/null', O_RDWR, 0);
+          else if (fd !== as) addDup2(room, fd, as);
+        }
       }),
     forget: program.func('int posix_spawn_file_actions_destroy(void *)'),
     attributes: [attributes(0), attributes(SETSID)],
   };
+}
+
+function ifThere<T>(find: () => T): T | undefined {
+  try {
+    return find();
+  } catch {
+    return undefined;
+  }
 }

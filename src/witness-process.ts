@@ -4,18 +4,15 @@
  *   node witness-process.js elect-run-witness
  */
 import { createInterface } from 'node:readline';
-import { onSignal } from './native.ts';
+import { onSignals } from './native.ts';
 import { signalNumber } from './outcome.ts';
 import { FORWARDED, isRealtime } from './signals.ts';
 
 const seen: number[] = [];
 
-for (const signal of FORWARDED) {
-  const number = signalNumber(signal);
-  const note = () => void seen.push(number);
-  if (isRealtime(signal)) onSignal(number, note);
-  else process.on(signal, note);
-}
+const note = (signal: number) => void seen.push(signal);
+for (const signal of FORWARDED) if (!isRealtime(signal)) process.on(signal, () => note(signalNumber(signal)));
+onSignals(FORWARDED.filter(isRealtime).map(signalNumber), note);
 
 /**
  * A signal that came before the question has run libuv's handler by now, which has only written to a pipe. The event loop reads that pipe when

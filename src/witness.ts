@@ -1,12 +1,10 @@
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { isNodesOwn } from './adoption.ts';
+import { join } from 'node:path';
+import { Helper } from './helper.ts';
 import { hasShell, SHELL } from './lookup.ts';
 import { signalNumber } from './outcome.ts';
 import { FORWARDED } from './signals.ts';
 
-const beside = (name: string): string => fileURLToPath(new URL(`./${name}`, import.meta.url));
+const beside = (name: string): string => join(import.meta.dirname, name);
 
 /** A shell, or where there is none a second Node. */
 function commandLine(): [string, ...string[]] {
@@ -18,7 +16,7 @@ function commandLine(): [string, ...string[]] {
 export class Witness {
   readonly pid: number | undefined;
   readonly ready: Promise<void>;
-  readonly #process;
+  readonly #process: Helper | undefined;
   readonly #seen = new Map<string, number>();
   /** Questions that are under way, by signal. */
   readonly #asked = new Map<string, number>();
@@ -27,17 +25,21 @@ export class Witness {
   #isGone = false;
 
   constructor() {
-    const [file, ...args] = commandLine();
-    this.#process = spawn(file, args, { stdio: ['pipe', 'pipe', 'ignore'], cwd: '/' });
-    this.pid = this.#process.pid;
-    isNodesOwn(this.#process);
     this.ready = new Promise((resolve) => this.#waiting.push(resolve));
-    for (const source of [this.#process, this.#process.stdin]) source.on('error', () => this.#leave());
-    this.#process.on('exit', () => this.#leave());
-    createInterface({ input: this.#process.stdout }).on('line', (line) => {
-      if (line === 'ready' || line.startsWith('asked')) this.#waiting.shift()?.();
-      else this.#seen.set(line, (this.#seen.get(line) ?? 0) + 1);
-    });
+    try {
+      this.#process = new Helper(commandLine(), {
+        ownSession: false,
+        stderr: undefined,
+        heard: (line) => {
+          if (line === 'ready' || line.startsWith('asked')) this.#waiting.shift()?.();
+          else this.#seen.set(line, (this.#seen.get(line) ?? 0) + 1);
+        },
+      });
+      this.#process.ended.then(() => this.#leave());
+    } catch {
+      this.#leave();
+    }
+    this.pid = this.#process?.pid;
   }
 
   /** Did the whole group get this signal, too? */
@@ -47,7 +49,7 @@ export class Witness {
     this.#asked.set(number, (this.#asked.get(number) ?? 0) + 1);
     await new Promise<void>((resolve) => {
       this.#waiting.push(resolve);
-      this.#process.stdin.write('?\n');
+      this.#process?.tell('?');
     });
     const count = this.#seen.get(number) ?? 0;
     const open = this.#asked.get(number)! - 1;
@@ -58,7 +60,7 @@ export class Witness {
   }
 
   end(): void {
-    this.#process.stdin.end();
+    this.#process?.end();
   }
 
   #leave(): void {

@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { pause } from '../../src/clock.ts';
-import { readAllProcs } from '../../src/proc.ts';
+import { listPids, readProc } from '../../src/proc.ts';
 import { childrenOf, commandLine, sessionOf } from '../../test/helpers/procs.ts';
 import { leave } from './leak.ts';
 import { descriptors, residentKB, sampleSelf } from './sample.ts';
@@ -48,7 +48,10 @@ async function sampleElectRun() {
   const own = await sampleSelf();
   const guard = childrenOf(process.pid).find((pid) => commandLine(pid).includes('elect-run-guard'));
   if (guard === undefined) return own;
-  const members = readAllProcs().filter(({ session }) => session === guard);
+  const members = listPids()
+    .map(readProc)
+    .filter((proc) => proc !== undefined)
+    .filter(({ session }) => session === guard);
   return {
     ...own,
     guardResidentKB: members.reduce((sum, { pid }) => sum + residentKB(pid), 0),

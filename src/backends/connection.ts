@@ -1,4 +1,3 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { usage } from '../outcome.ts';
 import { printable } from '../text.ts';
@@ -93,6 +92,8 @@ export function readTls({ cacert, cert, key }: ConnectionOptions): Tls {
     ...(cert ? { cert: readPem('--cert', cert) } : {}),
     ...(key ? { key: readPem('--key', key) } : {}),
   };
+  if (!tls.ca && !tls.cert) return tls;
+  const { createPrivateKey, X509Certificate } = process.getBuiltinModule('node:crypto'); // takes some 4 ms to load
   if (tls.ca) usable('--cacert', cacert!, () => new X509Certificate(tls.ca!));
   if (!tls.cert || !tls.key) return tls;
   if (/^-----BEGIN ENCRYPTED|^Proc-Type: .*ENCRYPTED/m.test(tls.key))

@@ -14,7 +14,9 @@ import {
 import { pause, untilAborted, within } from '../clock.ts';
 import { printable } from '../text.ts';
 import { race } from '../waiting.ts';
+import { isNotFound } from './etcd/errors.ts';
 import { EtcdMembers } from './etcd/members.ts';
+import { DELETE_RANGE, LEASE_GRANT, LEASE_REVOKE, LEASE_TIME_TO_LIVE, PUT, RANGE, TXN } from './etcd/methods.ts';
 import { BOOKS, type EtcdSpec, LEADERS, WORDS } from './etcd/spec.ts';
 import type { Candidate } from './index.ts';
 
@@ -25,8 +27,14 @@ interface EtcdPlace extends Place {
   leads: boolean;
   /** The key just ahead of ours, as of `asOf`. */
   ahead: string | undefined;
+  /** Nobody but that one is ahead of us. */
+  isNext: boolean;
+  /** The store has told since that it is gone, and nothing of ours being gone. */
+  isFirst: boolean;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** What the last look at our key sees of it, until it is asked for. */
+  word: Promise<{ text: string | undefined } | undefined> | undefined;
   /** Kept from one look to the next. */
   watch: { ahead: string; deletion: Promise<void>; over: AbortController } | undefined;
 }
@@ -34,6 +42,11 @@ interface EtcdPlace extends Place {
 interface EtcdHandle {
   key: string;
   lease: string;
+}
+
+interface Look {
+  kvs: (KeyValue | undefined)[];
+  revision: string;
 }
 
 /** What a leader tells observers of itself. */
@@ -69,6 +82,9 @@ export class EtcdBackend implements Backend {
   readonly #book: string;
   readonly #term: string;
   readonly #word: string;
+  #mayReadWords = true;
+  /** That of the word which we left last. */
+  #wordLease: string | undefined;
 
   constructor(spec: EtcdSpec, candidate: Candidate) {
     this.#candidate = candidate;
@@ -88,16 +104,25 @@ export class EtcdBackend implements Backend {
       revision: undefined,
       leads: false,
       ahead: undefined,
+      isNext: false,
+      isFirst: false,
       asOf: undefined,
+      word: undefined,
       watch: undefined,
     };
   }
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
+    if (place.isFirst) {
+      place.isFirst = false;
+      place.leads = true;
+      return { leads: true };
+    }
     if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
     const { key, lease } = place.handle!;
-    const answer = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    const answer = await this.#members.ask(
+      TXN,
+      {
         // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
         compare: place.revision ? [] : [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: '0' }],
         success: [
@@ -105,7 +130,8 @@ export class EtcdBackend implements Backend {
           ...this.#look(key),
         ],
         failure: this.#look(key),
-      }),
+      },
+      signal,
     );
     const [mine, first, line] = answer.responses.flatMap(({ response_range }) =>
       response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
@@ -117,6 +143,8 @@ export class EtcdBackend implements Backend {
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
     place.leads = position === 0;
+    place.isNext = position === 1;
+    place.isFirst = false; // should that have been told meanwhile, it is told again
     if (place.leads) {
       place.watch?.over.abort();
       return { leads: true };
@@ -134,34 +162,40 @@ export class EtcdBackend implements Backend {
     place.watch?.over.abort();
     const over = new AbortController();
     const ahead = place.ahead!;
-    const deletion = this.#deletion([ahead, place.handle!.key], place.asOf!, over.signal).finally(() => {
-      if (place.watch?.over === over) place.watch = undefined;
+    const own = place.handle!.key;
+    const deletion = this.#deletion([ahead, own], place.asOf!, over.signal).then((deleted) => {
+      if (place.watch?.over !== over) return;
+      place.watch = undefined;
+      // Only those who came after us can have entered since we looked.
+      place.isFirst = place.isNext && place.ahead === ahead && deleted.includes(ahead) && !deleted.includes(own);
     });
     place.watch = { ahead, deletion, over };
   }
 
   async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
     const { key } = place.handle!;
-    const answer = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({ compare: [], success: this.#look(key).slice(0, 2), failure: [] }),
-    );
-    const [mine, first] = answer.responses.map(({ response_range }) => response_range!.kvs[0]);
+    const { kvs, revision } = await this.#lookWithWord(place, this.#look(key).slice(0, 2), signal);
+    const [mine, first] = kvs;
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
-    place.asOf = answer.header.revision;
-    this.#tellTerm(place, answer.header.revision).catch(() => {}); // without the right to it observers go by the name alone
-    return BigInt(answer.header.revision);
+    place.asOf = revision;
+    // Not before the child has been started. Without the right to it observers go by the name alone.
+    setImmediate(() => this.#tellTerm(place, revision).catch(() => {}));
+    return BigInt(revision);
   }
 
   /** Our token and since when, for observers. It goes with our lease. */
   async #tellTerm(place: EtcdPlace, token: string): Promise<void> {
-    const { key, lease } = place.handle!;
+    if (!place.handle) return;
+    const { key, lease } = place.handle;
     const term: Term = { id: this.#candidate.id, token, since: new Date().toISOString() };
-    await this.#members.call(within(this.#candidate.requestMs), ({ kv }) =>
-      kv.txn({
+    await this.#members.ask(
+      TXN,
+      {
         compare: [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: place.revision! }],
         success: [{ request_put: { key: bytes(this.#term), value: bytes(JSON.stringify(term)), lease } }],
         failure: [],
-      }),
+      },
+      within(this.#candidate.requestMs),
     );
   }
 
@@ -184,39 +218,34 @@ export class EtcdBackend implements Backend {
     return this.#gone(place);
   }
 
+  /** All that hangs on our lease is ours, and goes with it by one write: the next leader's look has to wait for whatever is written before it. */
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
-    const deletion = this.#members.call(signal, ({ kv }) =>
-      kv.txn({
-        // Attached to our lease, it is our key: nobody else knows the lease.
-        compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
+    place.handle = undefined;
+    try {
+      await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal);
+    } catch (error) {
+      if (isNotFound(error as Error)) return;
+      if (!(error instanceof Refused)) throw error;
+      // That takes the right to every key on the lease, and one may have been taken from us. Attached to our lease, this key is ours: nobody else knows the lease.
+      const remove = {
+        compare: [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }],
         success: [{ request_delete_range: { key: bytes(key) } }],
         failure: [],
-      }),
-    );
-    const isDeleted = await deletion.then(
-      () => true,
-      () => false, // we may lack the right to the key; the end of its lease is the end of the key as well
-    );
-    place.handle = undefined;
-    await this.#members
-      .call(signal, ({ leaseClient }) => leaseClient.leaseRevoke({ ID: lease }))
-      .catch((error) => {
-        if (!isDeleted && !isNotFound(error)) throw error;
-      });
+      };
+      await this.#members.ask(TXN, remove, signal);
+    }
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {
     const [line, told] = await Promise.all([
-      this.#members.call(signal, ({ kv }) => kv.range(this.#line)),
-      this.#members
-        .call(signal, ({ kv }) => kv.range({ key: bytes(this.#term) }))
-        .catch((error) => {
-          if (error instanceof Refused) return { kvs: [] };
-          throw error;
-        }),
+      this.#members.ask(RANGE, this.#line, signal),
+      this.#members.ask(RANGE, { key: bytes(this.#term) }, signal).catch((error) => {
+        if (error instanceof Refused) return { kvs: [] };
+        throw error;
+      }),
     ]);
     const [first, ...waiting] = line.kvs as unknown as KeyValue[];
     if (!first) return { leader: undefined, waiting: [] };
@@ -224,9 +253,7 @@ export class EtcdBackend implements Backend {
     const left =
       lease === '0' // etcdctl put: it stays
         ? undefined
-        : await this.#members.call(signal, ({ leaseClient }) =>
-            leaseClient.leaseTimeToLive({ ID: lease, keys: false }),
-          );
+        : await this.#members.ask(LEASE_TIME_TO_LIVE, { ID: lease, keys: false }, signal);
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
     const id = first.value.toString();
     const term = termOf(told.kvs[0], id);
@@ -238,28 +265,37 @@ export class EtcdBackend implements Backend {
 
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     const key = bytes(this.#word);
-    await this.#members.call(signal, async ({ kv, leaseClient }) => {
-      if (word === undefined) return kv.deleteRange({ key });
-      const { ID: lease } = await leaseClient.leaseGrant({ ID: '0', TTL: WORD_SECONDS }); // etcd chooses the id
-      return kv.put({ key, value: bytes(word), lease });
-    });
+    const before = this.#wordLease;
+    if (word === undefined) await this.#members.ask(DELETE_RANGE, { key }, signal);
+    else {
+      const granted = await this.#members.ask(LEASE_GRANT, { ID: '0', TTL: WORD_SECONDS }, signal); // etcd chooses the id
+      this.#wordLease = granted.ID;
+      await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
+    }
+    if (before === undefined) return;
+    if (word === undefined) this.#wordLease = undefined;
+    await this.#members.ask(LEASE_REVOKE, { ID: before }, signal);
   }
 
-  async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#word) }));
+  async readWord(place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+    const seen = await place.word;
+    place.word = undefined;
+    if (seen) return seen.text;
+    const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#word) }, signal);
     return kvs[0]?.value.toString();
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(this.#book) }));
+    const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#book) }, signal);
     const [found] = kvs as unknown as KeyValue[];
     return found && { text: found.value.toString(), edition: found.mod_revision };
   }
 
   async writeBook(place: EtcdPlace, text: string, before: Book | undefined, signal: AbortSignal): Promise<void> {
     const key = bytes(place.handle!.key);
-    const { succeeded, responses } = await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    const { succeeded, responses } = await this.#members.ask(
+      TXN,
+      {
         // Whoever has led keeps the lowest key until it is gone.
         compare: [
           { key, target: 'Create', result: 'Equal', create_revision: place.revision! },
@@ -267,7 +303,8 @@ export class EtcdBackend implements Backend {
         ],
         success: [{ request_put: { key: bytes(this.#book), value: bytes(text) } }],
         failure: [{ request_range: { key } }],
-      }),
+      },
+      signal,
     );
     if (succeeded) return;
     const [own] = responses[0]!.response_range!.kvs;
@@ -283,9 +320,7 @@ export class EtcdBackend implements Backend {
     // Our own choice of id: an answer that is lost leaves a lease behind that holds no key and runs out.
     const lease = (randomBytes(8).readBigUInt64BE() >> 1n) | 1n;
     const TTL = Math.ceil(this.#candidate.ttlMs / 1000);
-    const granted = await this.#members.call(signal, ({ leaseClient }) =>
-      leaseClient.leaseGrant({ ID: String(lease), TTL }),
-    );
+    const granted = await this.#members.ask(LEASE_GRANT, { ID: String(lease), TTL }, signal);
     place.ttlMs = Number(granted.TTL) * 1000;
     place.handle = { key: this.#prefix + lease.toString(16), lease: String(lease) };
   }
@@ -328,12 +363,10 @@ export class EtcdBackend implements Backend {
         keys_only: true,
         limit: PARENT_KEYS,
       };
-      const { kvs } = await this.#members
-        .call(signal, ({ kv }) => kv.range(range))
-        .catch((error) => {
-          if (error instanceof Refused) return { kvs: [] };
-          throw error;
-        });
+      const { kvs } = await this.#members.ask(RANGE, range, signal).catch((error) => {
+        if (error instanceof Refused) return { kvs: [] };
+        throw error;
+      });
       if (kvs.some(({ key }) => isSeat(key.toString().slice(parent.length + 1)))) {
         throw new Unusable(
           `--name ${this.#candidate.election} lies inside the election ${parent} and would block it; choose another name`,
@@ -343,8 +376,33 @@ export class EtcdBackend implements Backend {
   }
 
   async #mustHave(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
-    const { kvs } = await this.#members.call(signal, ({ kv }) => kv.range({ key: bytes(key), keys_only: true }));
-    if (kvs.length === 0) throw this.#gone(place);
+    const own = { request_range: { key: bytes(key), keys_only: true } };
+    const { kvs } = await this.#lookWithWord(place, [own], signal);
+    if (!kvs[0]) throw this.#gone(place);
+  }
+
+  /** The first key of each range, by one linearizable look. The word that was left for us is read along with them, where we may. */
+  async #lookWithWord(place: EtcdPlace, ranges: object[], signal: AbortSignal): Promise<Look> {
+    const withWord = this.#mayReadWords
+      ? this.#lookAt([...ranges, { request_range: { key: bytes(this.#word) } }], signal)
+      : undefined;
+    place.word = withWord?.then(
+      ({ kvs }) => ({ text: kvs[ranges.length]?.value.toString() }),
+      () => undefined,
+    );
+    try {
+      return await (withWord ?? this.#lookAt(ranges, signal));
+    } catch (error) {
+      if (!(error instanceof Refused) || !withWord) throw error;
+      this.#mayReadWords = false;
+      return this.#lookWithWord(place, ranges, signal);
+    }
+  }
+
+  async #lookAt(ranges: object[], signal: AbortSignal): Promise<Look> {
+    const { header, responses } = await this.#members.ask(TXN, { compare: [], success: ranges, failure: [] }, signal);
+    const kvs = responses.map(({ response_range }) => (response_range!.kvs as unknown as KeyValue[])[0]);
+    return { kvs, revision: header.revision };
   }
 
   #gone(place: EtcdPlace): Gone {
@@ -353,29 +411,25 @@ export class EtcdBackend implements Backend {
     );
   }
 
-  /** Resolves when one of the keys is not there (any more); also when aborted. Survives broken watches and compaction. */
-  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<void> {
+  /** Resolves when one of the keys is not there (any more), with those that are seen to be gone; with none when aborted. Survives broken watches and compaction. */
+  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<string[]> {
     for (let fromRevision = BigInt(asOf) + 1n; !signal.aborted; ) {
       try {
-        await this.#members.watchDeletion(keys.map(bytes), fromRevision, signal);
-        return;
+        return await this.#members.watchDeletion(keys, fromRevision, signal);
       } catch {
         await pause(REOPEN_MS, signal);
       }
       try {
-        const look = await this.#members.call(signal, ({ kv }) =>
-          kv.txn({
-            compare: [],
-            success: keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } })),
-            failure: [],
-          }),
-        );
-        if (look.responses.some(({ response_range }) => response_range!.kvs.length === 0)) return;
-        fromRevision = BigInt(look.header.revision) + 1n;
+        const ranges = keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } }));
+        const { kvs, revision } = await this.#lookAt(ranges, signal);
+        const deleted = keys.filter((_, index) => !kvs[index]);
+        if (deleted.length > 0) return deleted;
+        fromRevision = BigInt(revision) + 1n;
       } catch {
         await pause(REOPEN_MS, signal);
       }
     }
+    return [];
   }
 }
 
@@ -412,5 +466,3 @@ function parentsOf(name: string): string[] {
     .map((_, index) => parts.slice(0, index + 1).join('/'))
     .filter(Boolean);
 }
-
-const isNotFound = (error: Error): boolean => /lease not found/.test(error.message);

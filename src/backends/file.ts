@@ -143,13 +143,22 @@ export class FileBackend implements Backend {
 
   #open(file: string, flags = constants.O_RDWR | constants.O_CREAT): number {
     try {
-      makeDirectory(this.#dir);
-      return openSync(file, flags, 0o666);
+      return this.#openIn(this.#dir, file, flags);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       throw new Unusable(
         `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
       );
+    }
+  }
+
+  #openIn(dir: string, file: string, flags: number): number {
+    try {
+      return openSync(file, flags, 0o666);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || existsSync(dir)) throw error;
+      makeDirectory(dir);
+      return openSync(file, flags, 0o666);
     }
   }
 
@@ -217,6 +226,9 @@ function writeWhole(file: string, text: string): void {
   try {
     writeFileSync(fd, text);
     fsyncSync(fd);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
   } finally {
     closeSync(fd);
   }

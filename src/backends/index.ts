@@ -1,4 +1,5 @@
 import type { Backend } from '../backend.ts';
+import { FileBackend } from './file.ts';
 import type { BackendSpec } from './spec.ts';
 
 /** What a candidate shows of itself. */
@@ -12,11 +13,11 @@ export interface Candidate {
   requestMs: number;
 }
 
-/** Opens a store. Its library is loaded here, and only that of the store that was chosen. */
+/** Opens a store. Its library, where it has one, is loaded here, and only that of the store that was chosen. */
 export async function openBackend(spec: BackendSpec, candidate: Candidate): Promise<Backend> {
   switch (spec.kind) {
     case 'file':
-      return new (await import('./file.ts')).FileBackend(spec, candidate);
+      return new FileBackend(spec, candidate);
     case 'etcd':
       return new (await import('./etcd.ts')).EtcdBackend(spec, candidate);
     case 'redis':

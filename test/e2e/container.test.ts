@@ -40,7 +40,8 @@ describeWith(['pidns'], 'as pid 1', () => {
       const slow = `require('node:fs').writeSync(1, 'loading');
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
         process.on('${signal}', () => process.exit(42));
-        setTimeout(() => process.exit(1), 5000);`;
+        setTimeout(() => process.exit(1), 5000);
+        exports.start = () => {};`;
       writeFileSync(join(dir, 'dist/main.js'), slow);
       const run = elect([], { prefix: AS_PID_1, program: [NODE, join(dir, 'bin', basename(BIN))] });
       await run.prints('loading');

@@ -109,7 +109,7 @@ describeWith(['pidns'], 'docs/guides/containers.md', () => {
 
     test('of its replicas one works; when it is stopped the next one takes over, down to the last', async () => {
       const { etcd, nightly } = (load(files['compose.yaml']!) as { services: Record<string, Service> }).services;
-      const network = new Network(1);
+      const network = Network.create(1);
       onTestFinished(() => network.remove());
       image.root.write('/etc/hosts', '127.0.0.1 localhost etcd\n');
       const data = scratch();

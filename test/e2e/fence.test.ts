@@ -3,10 +3,10 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { basename, join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
-import { whatIsMissing } from '../helpers/needs.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
 import { commandLine, until } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
+import { whatIsMissing } from '../helpers/tools.ts';
 
 const SECRET = 'hunter2';
 const USAGE = 64;

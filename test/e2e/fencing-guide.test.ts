@@ -6,12 +6,13 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFin
 import { BIN, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { filesOf } from '../helpers/guide.ts';
-import { describeWith, type Need } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { ObjectStore } from '../helpers/object-store.ts';
 import { PostgreSql } from '../helpers/postgresql.ts';
 import { freePort, until } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
+import type { Need } from '../helpers/tools.ts';
 
 const FILES = filesOf('guides/fencing.md');
 const STALE = 76;

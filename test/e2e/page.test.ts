@@ -5,9 +5,10 @@ import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { get, urlOf } from '../helpers/http.ts';
-import { CHROMIUM, describeWith } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
+import { CHROMIUM } from '../helpers/tools.ts';
 
 const SLEEP = ['sleep', '1000'];
 const BROWSER = [

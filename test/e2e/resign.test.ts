@@ -263,4 +263,17 @@ describeWith(['flock', 'etcd', 'etcdctl'], 'whom a request is for', () => {
     await etcd.etcdctl('put', 'elect-run-words/later', JSON.stringify({ id, token, by: 'x' }));
     expect((await leader.ended).code).toBe(79);
   });
+
+  test('nothing of a request is left in etcd, no lease either', async () => {
+    const leases = async () =>
+      (await etcd.etcdctl('lease', 'list')).split('\n').filter((line) => /^[0-9a-f]+$/.test(line));
+    const before = await leases();
+    const oracle = new Oracle();
+    const leader = elect(['-v', '-b', etcd.url, '-n', 'tidy', ...FLAGS, '--', ...oracle.job()]);
+    await leader.event('started');
+    expect((await resign({ backend: etcd.url }, '-n', 'tidy')).code).toBe(0);
+    expect((await leader.ended).code).toBe(79);
+    expect(await leases()).toEqual(before);
+    expect(await etcd.etcdctl('get', '--prefix', 'elect-run-words/tidy', '--keys-only')).toBe('');
+  });
 });

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { afterEach, expect, onTestFinished, test } from 'vitest';
 import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { filesOf } from '../helpers/guide.ts';
-import { describeWith, type Need } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { until } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
+import type { Need } from '../helpers/tools.ts';
 
 const BLOCKS = filesOf('guides/shell.md');
 

@@ -5,11 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
-import { describeWith, whatIsMissing } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { NotifySocket } from '../helpers/notify.ts';
 import { alive, isStopped, until } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
+import { whatIsMissing } from '../helpers/tools.ts';
 
 afterEach(endAll);
 afterAll(stopServers);

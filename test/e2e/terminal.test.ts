@@ -3,12 +3,13 @@ import { join } from 'node:path';
 import { afterAll, afterEach, expect, onTestFinished, test } from 'vitest';
 import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
-import { describeWith, whatIsMissing } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, until } from '../helpers/procs.ts';
 import { withoutShell } from '../helpers/root.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 import { closeTerminals, Terminal } from '../helpers/terminal.ts';
+import { whatIsMissing } from '../helpers/tools.ts';
 
 afterEach(closeTerminals);
 afterEach(endAll);

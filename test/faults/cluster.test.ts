@@ -1,7 +1,8 @@
 import { afterEach, beforeAll, expect, test } from 'vitest';
 import { Etcd } from '../helpers/etcd.ts';
-import { describeWith, type Need } from '../helpers/needs.ts';
+import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
+import type { Need } from '../helpers/tools.ts';
 import { ZooKeeper } from '../helpers/zookeeper.ts';
 import { leaveNothingBehind, newElection, runsUntouched, standInLine } from './candidates.ts';
 

@@ -144,8 +144,8 @@ describeWith(['etcd', 'etcdctl', 'flock', 'netns'], 'hosts on a network', () => 
   let etcd: Etcd;
   leaveNothingBehind();
   beforeAll(async () => {
-    network = new Network(3);
-    etcd = await Etcd.start({ host: { address: network.address(server), prefix: network.prefix(server) } });
+    network = Network.create(3);
+    etcd = await Etcd.start({ hosts: [network.host(server)] });
   });
   afterAll(async () => {
     await etcd?.stop();

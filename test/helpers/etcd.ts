@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Certificates, makeCertificates } from './certificates.ts';
 import { newFolder } from './folders.ts';
 import { freePort, until } from './procs.ts';
-import { Server, started, stopped } from './servers.ts';
+import { type Host, hostOf, Server, started, stopped } from './servers.ts';
 
 export interface EtcdOptions {
   members?: 1 | 3;
@@ -12,8 +12,10 @@ export interface EtcdOptions {
   auth?: boolean;
   /** TLS, and only clients with a certificate. */
   tls?: boolean;
-  /** Where it runs, if not here: an address and how to run a command there. */
-  host?: { address: string; prefix: string[] };
+  /** Where its members run, in turn. */
+  hosts?: Host[];
+  /** How soon a member that hears nothing of the leader stands for election. */
+  pace?: { heartbeatMs: number; electionMs: number };
 }
 
 export class Etcd {
@@ -34,20 +36,22 @@ export class Etcd {
 
   static async start(options: EtcdOptions = {}): Promise<Etcd> {
     const folder = newFolder('etcd');
-    const address = options.host?.address ?? '127.0.0.1';
     const names = Array.from({ length: options.members ?? 1 }, (_, index) => `m${index + 1}`);
-    const clients = await Promise.all(names.map(async () => `${address}:${await freePort()}`));
-    const peers = await Promise.all(names.map(async () => `http://${address}:${await freePort()}`));
-    const certificates = options.tls ? await makeCertificates(folder, address) : undefined;
+    const addresses = names.map((_, index) => hostOf(options.hosts, index).address);
+    const clients = await Promise.all(addresses.map(async (address) => `${address}:${await freePort()}`));
+    const peers = await Promise.all(addresses.map(async (address) => `http://${address}:${await freePort()}`));
+    const certificates = options.tls ? await makeCertificates(folder, addresses[0]!) : undefined;
     const etcd = new Etcd(options, folder, clients, certificates);
     for (const [index, name] of names.entries()) {
       const client = `${options.tls ? 'https' : 'http'}://${clients[index]}`;
       const command = [
-        ...(options.host?.prefix ?? []),
+        ...hostOf(options.hosts, index).prefix,
         ...['etcd', '--name', name, '--data-dir', join(folder, name), '--log-level', 'error'],
         ...['--listen-client-urls', client, '--advertise-client-urls', client],
         ...['--listen-peer-urls', peers[index]!, '--initial-advertise-peer-urls', peers[index]!],
         ...['--initial-cluster', names.map((other, at) => `${other}=${peers[at]}`).join(',')],
+        ...(options.pace ? ['--heartbeat-interval', String(options.pace.heartbeatMs)] : []),
+        ...(options.pace ? ['--election-timeout', String(options.pace.electionMs)] : []),
         ...(certificates ? ['--cert-file', certificates.server.cert, '--key-file', certificates.server.key] : []),
         ...(certificates ? ['--trusted-ca-file', certificates.ca, '--client-cert-auth'] : []),
       ];
@@ -87,7 +91,7 @@ export class Etcd {
 
   /** Starts an etcdctl that goes on: lock, elect, watch. It ends with the cluster at the latest. */
   etcdctlProcess(args: string[]): ChildProcess {
-    const [file, ...rest] = [...(this.#options.host?.prefix ?? []), 'etcdctl', ...args];
+    const [file, ...rest] = [...hostOf(this.#options.hosts, 0).prefix, 'etcdctl', ...args];
     const env = { ...process.env, ...this.clientEnv };
     const client = spawn(file!, rest, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#clients.add(client);
@@ -95,7 +99,7 @@ export class Etcd {
   }
 
   #run(args: string[], env: NodeJS.ProcessEnv): Promise<string> {
-    const [file, ...rest] = [...(this.#options.host?.prefix ?? []), 'etcdctl', ...args];
+    const [file, ...rest] = [...hostOf(this.#options.hosts, 0).prefix, 'etcdctl', ...args];
     return new Promise((resolve, reject) => {
       execFile(file!, rest, { env: { ...process.env, ...env } }, (error, stdout, stderr) => {
         if (error) reject(new Error(`etcdctl ${args.join(' ')}: ${stderr.trim() || error.message}`));

@@ -1,10 +1,10 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { newFolder } from './folders.ts';
-import { LIBFAKETIME } from './needs.ts';
+import { LIBFAKETIME } from './tools.ts';
 
-/** A wall clock that can be stepped while a process runs (libfaketime). The monotonic clocks stay real, as they do when a real one is set. */
-export class WallClock {
+/** A clock of a process that is set while it runs (libfaketime). */
+class FakeClock {
   readonly #folder = newFolder('clock');
   readonly #file = join(this.#folder, 'offset');
 
@@ -16,7 +16,6 @@ export class WallClock {
   get env(): NodeJS.ProcessEnv {
     return {
       LD_PRELOAD: LIBFAKETIME,
-      FAKETIME_DONT_FAKE_MONOTONIC: '1',
       FAKETIME_TIMESTAMP_FILE: this.#file,
       FAKETIME_NO_CACHE: '1',
     };
@@ -33,3 +32,16 @@ export class WallClock {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }
+
+/** A wall clock that can be stepped. The monotonic clocks stay real, as they do when a real one is set. */
+export class WallClock extends FakeClock {
+  override get env(): NodeJS.ProcessEnv {
+    return { ...super.env, FAKETIME_DONT_FAKE_MONOTONIC: '1' };
+  }
+}
+
+/**
+ * CLOCK_MONOTONIC of a machine that was suspended (clock_gettime(2)): whoever stops a process for some seconds and then puts its clock back by as many lets it
+ * see what it sees after a suspend. /proc/uptime stays true, as there. The wall clock is put back as well.
+ */
+export class SuspendableClock extends FakeClock {}

@@ -8,7 +8,7 @@ import { Etcd } from './etcd.ts';
 import { newFolder } from './folders.ts';
 import { KUBE_APISERVER } from './kube-apiserver.ts';
 import { freePort, until } from './procs.ts';
-import { Server, started, stopped } from './servers.ts';
+import { type Host, hostOf, Server, started, stopped } from './servers.ts';
 
 /**
  * `admin` may do everything, `app` has the Role of docs/guides/containers.md, `unwatching` lacks the right to watch, `nobody` has no right at all.
@@ -48,11 +48,13 @@ export class Kubernetes {
     this.certificates = certificates;
   }
 
-  static async start(): Promise<Kubernetes> {
+  /** `host`: where both run. */
+  static async start(host?: Host): Promise<Kubernetes> {
     const folder = newFolder('kubernetes');
+    const { address, prefix } = hostOf(host && [host], 0);
     const [etcd, certificates, port] = await Promise.all([
-      Etcd.start(),
-      makeCertificates(folder, '127.0.0.1'),
+      Etcd.start(host ? { hosts: [host] } : {}),
+      makeCertificates(folder, address),
       freePort(),
     ]);
     const at = (name: string) => join(folder, name);
@@ -65,7 +67,8 @@ export class Kubernetes {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     writeFileSync(at('accounts.key'), privateKey.export({ type: 'sec1', format: 'pem' }));
     const command = [
-      ...[KUBE_APISERVER!, '--etcd-servers', `http://${etcd.endpoints[0]}`, '--bind-address', '127.0.0.1'],
+      ...prefix,
+      ...[KUBE_APISERVER!, '--etcd-servers', `http://${etcd.endpoints[0]}`, '--bind-address', address],
       ...['--secure-port', String(port), '--tls-cert-file', serving.cert, '--tls-private-key-file', serving.key],
       ...['--client-ca-file', certificates.ca, '--token-auth-file', at('tokens.csv'), '--authorization-mode', 'RBAC'],
       ...[
@@ -79,7 +82,7 @@ export class Kubernetes {
       ...['--disable-admission-plugins', 'ServiceAccount', '--enable-priority-and-fairness=false'],
     ];
     const server = new Server('kube-apiserver', command, at('kube-apiserver.log'));
-    const kubernetes = new Kubernetes(folder, server, etcd, `127.0.0.1:${port}`, certificates);
+    const kubernetes = new Kubernetes(folder, server, etcd, `${address}:${port}`, certificates);
     started(kubernetes);
     await kubernetes.ready();
     await kubernetes.#grant();

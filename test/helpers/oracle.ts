@@ -12,6 +12,7 @@ export type Conduct =
   | 'escapes'
   | 'escapes-without-environment'
   | 'leaves-without-environment'
+  | 'forks'
   | 'ends'
   | 'works';
 
@@ -46,9 +47,12 @@ export class Oracle {
     oracles.add(this);
   }
 
-  /** The command line of a job. What `works` does so for some seconds, and is done. */
-  job(conduct: Conduct = 'plain', seconds = 0): string[] {
-    return [this.#script, conduct, String(seconds)];
+  /**
+   * The command line of a job. What `works` does so for some seconds, and is done. `patience`: whoever finds the lock taken, which is an overlap, waits so
+   * many seconds for it and starts then.
+   */
+  job(conduct: Conduct = 'plain', seconds = 0, patience = 0): string[] {
+    return [this.#script, conduct, String(seconds), String(patience)];
   }
 
   #lines(word: string): string[][] {
@@ -80,6 +84,11 @@ export class Oracle {
 
   overlaps(): string[] {
     return this.#lines('OVERLAP').map((line) => line.join(' '));
+  }
+
+  /** Those who found somebody at work. */
+  clashes(): Start[] {
+    return this.#notes('OVERLAP');
   }
 
   /** The n-th job that started, counted from 1. */
@@ -172,9 +181,15 @@ const IGNORE_ALL =
 /** `at` is a clock that nothing steps, read without a process of its own. Appends of one line are whole (O_APPEND, write(2)). */
 const jobScript = (lock: string, history: string, tools = '/bin') => `#!${tools}/sh
 PATH='${tools}':$PATH
+# One generation of many, each in a session of its own, and each gone before the next has forked.
+if [ "$1" = fork ]; then
+  sleep 0.03
+  [ "$2" -eq 0 ] || setsid "$0" fork $(($2 - 1)) &
+  exit 0
+fi
 exec 9>>'${lock}' </dev/null >/dev/null 2>&1
 note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--} \${ELECT_RUN_SCHEDULED_AT:--}" >>'${history}'; }
-flock --nonblock 9 || { note OVERLAP; exit 99; }
+flock --nonblock 9 || { note OVERLAP; flock --timeout "$3" 9 || exit 99; }
 note START
 # It has a session of its own and ignores what can be ignored; it works on.
 stray='${IGNORE_ALL}; echo "ESCAPED $$" >>"$0"; exec sleep infinity'
@@ -186,6 +201,7 @@ case $1 in
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
+  forks) for line in 1 2 3; do setsid "$0" fork 300 & done; exec sleep infinity ;;
   ends) exit 0 ;;
   works) sleep "$2"; note DONE ;;
 esac

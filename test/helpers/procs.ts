@@ -138,13 +138,14 @@ export async function until<T>(
   predicate: () => T | Promise<T>,
   what: string,
   timeoutMs = 20_000,
+  everyMs = 5,
 ): Promise<Exclude<T, false | undefined>> {
   const giveUpAt = performance.now() + timeoutMs;
   for (;;) {
     const found = await predicate();
     if (found !== false && found !== undefined) return found as Exclude<T, false | undefined>;
     if (performance.now() > giveUpAt) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await sleep(5);
+    await sleep(everyMs);
   }
 }
 

@@ -1,32 +1,60 @@
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface Directions {
   toServer?: boolean;
   fromServer?: boolean;
 }
 
-/** One way of one connection. What is held is kept and delivered later, as a network does that lost packets for a while. */
+/** How long what is sent is under way: drawn anew for each piece between these two, in ms. */
+export interface Delay {
+  fromMs: number;
+  toMs: number;
+}
+
+/**
+ * One way of one connection. What is held is kept and delivered later, as a network does that lost packets for a while. What is delayed keeps its order
+ * here, as in TCP, while other connections overtake it.
+ */
 class Pipe {
   readonly #to: Socket;
   #held: Buffer[] | undefined;
   #isEnded = false;
+  #underWay = 0;
+  #last = Promise.resolve();
+  #lastDueAt = 0;
 
-  constructor(from: Socket, to: Socket, isHeld: boolean, delayMs: number) {
+  constructor(from: Socket, to: Socket, isHeld: boolean, delay: () => number) {
     this.#to = to;
     if (isHeld) this.hold();
-    const later = (act: () => void) => (delayMs === 0 ? act() : void setTimeout(act, delayMs));
     from.on('data', (chunk) =>
-      later(() => {
+      this.#after(delay(), () => {
         if (this.#held) this.#held.push(chunk);
         else to.write(chunk);
       }),
     );
     from.on('close', () =>
-      later(() => {
+      this.#after(delay(), () => {
         this.#isEnded = true;
         if (!this.#held) to.end();
       }),
     );
+  }
+
+  #after(delayMs: number, act: () => void): void {
+    if (delayMs === 0 && this.#underWay === 0) {
+      act();
+      return;
+    }
+    this.#underWay++;
+    this.#lastDueAt = Math.max(this.#lastDueAt, performance.now() + delayMs);
+    const dueAt = this.#lastDueAt;
+    this.#last = this.#last
+      .then(() => sleep(Math.max(0, dueAt - performance.now()), undefined, { ref: false }))
+      .then(() => {
+        this.#underWay--;
+        act();
+      });
   }
 
   hold(): void {
@@ -49,26 +77,33 @@ export class Link {
   #holds: Required<Directions> = { toServer: false, fromServer: false };
   readonly #onSent = new Set<(chunk: Buffer) => void>();
 
-  readonly #delayMs: number;
+  #delays: { toServer: Delay; fromServer: Delay };
 
   private constructor(target: string, delayMs: number) {
-    this.#delayMs = delayMs;
+    const delay = { fromMs: delayMs, toMs: delayMs };
+    this.#delays = { toServer: delay, fromServer: delay };
     const [, host, port] = /^(.*):(\d+)$/.exec(target)!;
     this.#target = { host: host!, port: Number(port) };
     this.#server = createServer((client) => this.#accept(client));
   }
 
-  /** `delayMs`: how long everything is under way, in each direction. */
-  static async start(target: string, delayMs = 0): Promise<Link> {
+  /** `delayMs`: how long everything is under way, in each direction. `address`: where it listens. */
+  static async start(target: string, delayMs = 0, address = '127.0.0.1'): Promise<Link> {
     const link = new Link(target, delayMs);
-    await new Promise<void>((resolve) => link.#server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => link.#server.listen(0, address, resolve));
     links.add(link);
     return link;
   }
 
   /** `host:port` on which it listens. */
   get endpoint(): string {
-    return `127.0.0.1:${(this.#server.address() as { port: number }).port}`;
+    const { address, port } = this.#server.address() as AddressInfo;
+    return `${address}:${port}`;
+  }
+
+  /** From now on. `fromServer`: where the way back differs. */
+  delay(toServer: Delay, fromServer = toServer): void {
+    this.#delays = { toServer, fromServer };
   }
 
   /** Forwards nothing more in these directions. Connections stay open, new ones are accepted and get no answer; nobody is told. */
@@ -115,14 +150,15 @@ export class Link {
 
   #accept(client: Socket): void {
     const server = connect(this.#target);
+    const draw = ({ fromMs, toMs }: Delay) => fromMs + Math.random() * (toMs - fromMs);
     for (const socket of [client, server]) socket.on('error', () => {}); // told by `close`
     client.on('data', (chunk) => {
       for (const look of this.#onSent) look(chunk);
     });
     const connection = {
       sockets: [client, server],
-      toServer: new Pipe(client, server, this.#holds.toServer, this.#delayMs),
-      fromServer: new Pipe(server, client, this.#holds.fromServer, this.#delayMs),
+      toServer: new Pipe(client, server, this.#holds.toServer, () => draw(this.#delays.toServer)),
+      fromServer: new Pipe(server, client, this.#holds.fromServer, () => draw(this.#delays.fromServer)),
     };
     this.#connections.add(connection);
     let open = 2;

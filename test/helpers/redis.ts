@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type Certificates, makeCertificates } from './certificates.ts';
 import { newFolder } from './folders.ts';
 import { freePort, until } from './procs.ts';
-import { Server, started, stopped } from './servers.ts';
+import { type Host, hostOf, Server, started, stopped } from './servers.ts';
 
 export interface RedisOptions {
   /** A master, a replica and three Sentinels. */
@@ -13,6 +13,8 @@ export interface RedisOptions {
   auth?: boolean;
   /** TLS, and only clients with a certificate. */
   tls?: boolean;
+  /** Where the members run, in turn, and the Sentinels beside them. */
+  hosts?: Host[];
 }
 
 const MASTER = 'mymaster';
@@ -50,8 +52,11 @@ export class Redis {
     const port = await freePort();
     const { certificates, folder } = this;
     const name = `r${this.members.length + 1}`;
+    const { address, prefix } = hostOf(this.#options.hosts, this.members.length);
     const command = [
-      ...['redis-server', '--port', certificates ? '0' : String(port), '--bind', '127.0.0.1', '--dir', folder],
+      ...prefix,
+      ...['redis-server', '--port', certificates ? '0' : String(port), '--bind', address, '--dir', folder],
+      ...['--protected-mode', 'no'], // only here and in namespaces of the tests' own can it be reached
       // What it holds survives a kill.
       ...['--save', '', '--appendonly', 'yes', '--appendfsync', 'always', '--appenddirname', name],
       ...['--repl-diskless-sync-delay', '0', '--repl-timeout', '60'],
@@ -64,7 +69,7 @@ export class Redis {
       ...(this.#options.auth ? ['--requirepass', 'rootpw', '--user', 'app', 'on', '>apppw', ...RIGHTS.split(' ')] : []),
       ...more,
     ];
-    this.endpoints.push(`127.0.0.1:${port}`);
+    this.endpoints.push(`${address}:${port}`);
     this.members.push(new Server(name, command, join(folder, `${name}.log`)));
     await this.#memberReady(this.members.length - 1);
   }
@@ -75,19 +80,21 @@ export class Redis {
     await until(async () => /master_link_status:up/.test(await this.cliOf(1, 'info', 'replication')), 'replication');
     for (let index = 1; index <= 3; index++) {
       const own = await freePort();
+      const { address, prefix } = hostOf(this.#options.hosts, index - 1);
       const config = join(this.folder, `s${index}.conf`);
       const lines = [
         `port ${own}`,
-        'bind 127.0.0.1',
+        `bind ${address}`,
+        'protected-mode no',
         `dir ${this.folder}`,
         `sentinel monitor ${MASTER} ${host} ${port} 2`,
         `sentinel down-after-milliseconds ${MASTER} 1000`,
         `sentinel failover-timeout ${MASTER} 3000`,
       ];
       writeFileSync(config, `${lines.join('\n')}\n`);
-      this.#sentinelEndpoints.push(`127.0.0.1:${own}`);
+      this.#sentinelEndpoints.push(`${address}:${own}`);
       this.sentinels.push(
-        new Server(`s${index}`, ['redis-server', config, '--sentinel'], join(this.folder, `s${index}.log`)),
+        new Server(`s${index}`, [...prefix, 'redis-server', config, '--sentinel'], join(this.folder, `s${index}.log`)),
       );
     }
     await until(async () => {
@@ -123,9 +130,9 @@ export class Redis {
 
   #cli(endpoint: string, args: string[]): Promise<string> {
     const { certificates } = this;
-    const [, port] = endpoint.split(':');
+    const [host, port] = endpoint.split(':');
     const flags = [
-      ...['-h', '127.0.0.1', '-p', port!, '-e'],
+      ...['-h', host!, '-p', port!, '-e'],
       ...(this.#options.auth ? ['-a', 'rootpw', '--no-auth-warning'] : []),
       ...(certificates
         ? ['--tls', '--cacert', certificates.ca, '--cert', certificates.client.cert, '--key', certificates.client.key]
@@ -145,10 +152,10 @@ export class Redis {
   }
 
   async masterSeenBy(sentinel: number): Promise<number> {
-    const [, port] = (
+    const [host, port] = (
       await this.#cli(this.#sentinelEndpoints[sentinel]!, ['sentinel', 'get-master-addr-by-name', MASTER])
     ).split('\n');
-    return this.endpoints.findIndex((endpoint) => endpoint.endsWith(`:${port}`));
+    return this.endpoints.indexOf(`${host}:${port}`);
   }
 
   async #memberReady(index: number): Promise<void> {

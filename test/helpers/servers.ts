@@ -3,6 +3,17 @@ import { once } from 'node:events';
 import { createWriteStream, readFileSync, rmSync } from 'node:fs';
 import { isStopped, until } from './procs.ts';
 
+/** Where a server runs: its address, and what is put before a command that is to run there. */
+export interface Host {
+  address: string;
+  prefix: string[];
+}
+
+const HERE: Host = { address: '127.0.0.1', prefix: [] };
+
+/** Of the n-th server; none given: all of them run here. */
+export const hostOf = (hosts: Host[] | undefined, index: number): Host => hosts?.[index % hosts.length] ?? HERE;
+
 /** One real server process, from any package. It dies with the test process that started it. */
 export class Server {
   readonly name: string;

@@ -6,12 +6,14 @@ import { type Client, CODES, type Done, isAnswer, type Stat } from '../../src/ba
 import { Session } from '../../src/backends/zookeeper/session.ts';
 import { newFolder } from './folders.ts';
 import { freePort, until } from './procs.ts';
-import { Server, started, stopped } from './servers.ts';
+import { type Host, hostOf, Server, started, stopped } from './servers.ts';
 
 export interface ZooKeeperOptions {
   members?: 1 | 3;
   /** The election's parent /jobs belongs to app:apppw. */
   auth?: boolean;
+  /** Where its members run, in turn. */
+  hosts?: Host[];
 }
 
 const JAVA = [
@@ -39,12 +41,13 @@ export class ZooKeeper {
     const folder = newFolder('zookeeper');
     const ids = Array.from({ length: options.members ?? 1 }, (_, index) => index + 1);
     const ports = await Promise.all(ids.map(() => Promise.all([freePort(), freePort(), freePort()])));
+    const addresses = ids.map((_, index) => hostOf(options.hosts, index).address);
     const store = new ZooKeeper(
       folder,
-      ports.map(([client]) => `127.0.0.1:${client}`),
+      ports.map(([client], index) => `${addresses[index]}:${client}`),
       options.auth ? { username: 'app', password: 'apppw' } : undefined,
     );
-    const quorum = ids.map((id, index) => `server.${id}=127.0.0.1:${ports[index]![1]}:${ports[index]![2]}`);
+    const quorum = ids.map((id, index) => `server.${id}=${addresses[index]}:${ports[index]![1]}:${ports[index]![2]}`);
     for (const [index, id] of ids.entries()) {
       const data = store.dataOf(index);
       mkdirSync(data);
@@ -57,13 +60,15 @@ export class ZooKeeper {
           'initLimit=20',
           'syncLimit=10',
           `dataDir=${data}`,
-          'clientPortAddress=127.0.0.1',
+          `clientPortAddress=${addresses[index]}`,
         ],
         ...[`clientPort=${ports[index]![0]}`, 'maxClientCnxns=0', '4lw.commands.whitelist=*'],
         ...(ids.length > 1 ? quorum : []),
       ];
       writeFileSync(config, `${lines.join('\n')}\n`);
-      store.members.push(new Server(`z${id}`, [...JAVA, config], join(folder, `z${id}.log`)));
+      store.members.push(
+        new Server(`z${id}`, [...hostOf(options.hosts, index).prefix, ...JAVA, config], join(folder, `z${id}.log`)),
+      );
     }
     started(store);
     await store.ready();
@@ -129,6 +134,11 @@ export class ZooKeeper {
     const number = (child: string) => child.slice(-10);
     const inOrder = (await this.children(`/${name}`)).sort((a, b) => (number(a) < number(b) ? -1 : 1));
     return inOrder.map((child) => `/${name}/${child}`);
+  }
+
+  async dataAt(path: string): Promise<string> {
+    const [, data] = await this.call<[Stat, Buffer | null]>((client, done) => client.a_get(path, false, done));
+    return String(data ?? '');
   }
 
   async delete(path: string): Promise<void> {

@@ -7,9 +7,10 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
-import { describeWith, type Need } from '../helpers/needs.ts';
-import { alive, childrenOf, commandLine, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { alive, childrenOf, commandLine, identify, isStopped, until, zombiesOf } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
+import type { Need } from '../helpers/tools.ts';
 
 interface Kind {
   name: string;
@@ -95,6 +96,21 @@ async function diesAt(job: ChildProcess, killAt: number): Promise<void> {
   expect(late).toBeGreaterThanOrEqual(-CLOCK_STEP_MS);
   expect(late).toBeLessThan(MARGIN_MS);
 }
+
+each([...SHELLS, OLD_BASH], (kind) => {
+  test('who is known to have left the job’s group is dead at the deadline, too, however long the clean-up takes; who only has such a pid is not', async () => {
+    const { tell, armFor } = await startGuard(kind);
+    const [stray, stranger] = [0, 1].map(() => {
+      const one = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+      onTestFinished(() => void one.kill('SIGKILL'));
+      return one;
+    }) as [ChildProcess, ChildProcess];
+    const killAt = await armFor(HALF_A_SECOND);
+    tell(`facts ${stray.pid}:${identify(stray.pid!).startedAt} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
+    await diesAt(stray, killAt);
+    expect(alive(stranger.pid!)).toBe(true);
+  });
+});
 
 each([...SHELLS, OLD_BASH, NODE], (kind) => {
   test('it kills the job’s group at the deadline, not before, on the clock of /proc/uptime', async () => {

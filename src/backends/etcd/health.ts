@@ -1,7 +1,11 @@
-import { now } from '../../clock.ts';
+import { now, untilAborted } from '../../clock.ts';
 import type { Answer, Examiner } from '../../doctor/examiner.ts';
+import { race } from '../../waiting.ts';
 import { validityOf } from '../certificate.ts';
+import { clientOf } from './client.ts';
+import { explain } from './errors.ts';
 import { EtcdMembers } from './members.ts';
+import { DELETE_RANGE, TXN } from './methods.ts';
 import { BOOKS, type EtcdSpec } from './spec.ts';
 
 export interface EtcdMember extends Answer {
@@ -41,24 +45,19 @@ export class EtcdExaminer implements Examiner {
   async health(_election: string, signal: AbortSignal): Promise<EtcdHealth> {
     const [members, size] = await Promise.all([
       Promise.all(this.#spec.endpoints.map((endpoint) => this.#memberAt(endpoint, signal))),
-      this.#members
-        .call(signal, ({ cluster }) => cluster.memberList({ linearizable: false }))
-        .then(
-          ({ members }) => members.length,
-          () => undefined,
-        ),
+      this.#size(signal),
     ]);
     return { kind: 'etcd', members, size };
   }
 
   async #memberAt(endpoint: string, signal: AbortSignal): Promise<EtcdMember> {
-    const alone = new EtcdMembers({ ...this.#spec, endpoints: [endpoint] }, this.#requestMs, '');
     const { tls } = this.#spec;
     const validUntil = tls && (await validityOf(endpoint, tls, signal));
+    const client = clientOf(endpoint, this.#spec, this.#requestMs);
     try {
-      await alone.call(signal, ({ maintenance }) => maintenance.status()); // connects
+      await unlessAborted(client.maintenance.status(), signal); // connects
       const sentAt = now();
-      const told = await alone.call(signal, ({ maintenance }) => maintenance.status());
+      const told = await unlessAborted(client.maintenance.status(), signal);
       const { header, leader, version, isLearner, errors } = told;
       const status = {
         cluster: header.cluster_id,
@@ -70,21 +69,37 @@ export class EtcdExaminer implements Examiner {
       };
       return { endpoint, tookMs: now() - sentAt, problem: undefined, validUntil, status };
     } catch (error) {
-      return { endpoint, tookMs: undefined, problem: (error as Error).message, validUntil, status: undefined };
+      const { message } = await explain(error as Error, endpoint, this.#spec, '', this.#requestMs);
+      return { endpoint, tookMs: undefined, problem: message, validUntil, status: undefined };
     } finally {
-      alone.close();
+      client.close();
+    }
+  }
+
+  /** Undefined where no member tells. */
+  async #size(signal: AbortSignal): Promise<number | undefined> {
+    const clients = this.#spec.endpoints.map((endpoint) => clientOf(endpoint, this.#spec, this.#requestMs));
+    const lists = clients.map(({ cluster }) => cluster.memberList({ linearizable: false }));
+    try {
+      return (await unlessAborted(Promise.any(lists), signal)).members.length;
+    } catch {
+      return undefined;
+    } finally {
+      for (const client of clients) client.close();
     }
   }
 
   /** A transaction whose condition no key meets: etcd asks for the rights to both of its branches all the same (etcdserver/apply_auth.go, checkTxnAuth). */
   async enter(election: string, signal: AbortSignal): Promise<true> {
     const key = Buffer.from(`${election}/0`);
-    await this.#members.call(signal, ({ kv }) =>
-      kv.txn({
+    await this.#members.ask(
+      TXN,
+      {
         compare: [{ key, target: 'Version', result: 'Less', version: '0' }],
         success: [{ request_put: { key, value: Buffer.alloc(0) } }],
         failure: [{ request_range: { key } }],
-      }),
+      },
+      signal,
     );
     return true;
   }
@@ -93,10 +108,17 @@ export class EtcdExaminer implements Examiner {
 
   async sweep(election: string, signal: AbortSignal): Promise<void> {
     const key = Buffer.from(`${BOOKS}/${election}`);
-    await this.#members.call(signal, ({ kv }) => kv.deleteRange({ key }));
+    await this.#members.ask(DELETE_RANGE, { key }, signal);
   }
 
   async close(): Promise<void> {
     this.#members.close();
   }
+}
+
+function unlessAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T> {
+  const aborted = untilAborted(signal).then(() => {
+    throw signal.reason;
+  });
+  return race([answer, aborted]);
 }

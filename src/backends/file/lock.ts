@@ -1,12 +1,12 @@
-import { spawn } from 'node:child_process';
 import { closeSync, fstatSync, statSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
-import { isNodesOwn } from '../../adoption.ts';
 import { Gone, type Place } from '../../backend.ts';
 import { pause } from '../../clock.ts';
 import { lookUpCommand } from '../../lookup.ts';
 import { tryLock } from '../../native.ts';
+import { NOTHING, spawnProgram } from '../../spawn.ts';
 import { printable } from '../../text.ts';
+import { trySignal } from '../../tree.ts';
 
 /** Nothing of it runs out. The child inherits the open file, and with it the lock. */
 export interface FilePlace extends Place {
@@ -41,24 +41,18 @@ export class LockFile {
 
   /** Waits as flock(1) does, on our own open file: its lock is ours the moment that it ends. Without flock(1), looks ten times a second. */
   async vacancy(place: FilePlace, signal: AbortSignal): Promise<void> {
-    let flock: string;
+    let helper: ReturnType<typeof spawnProgram>;
     try {
-      flock = lookUpCommand('flock');
+      const [file, argv, fds] = [lookUpCommand('flock'), ['flock', '3'], [place.inheritFd!]];
+      helper = spawnProgram({ file, argv, env: process.env, ownSession: true, stdio: NOTHING, fds });
     } catch {
       return pause(100, signal);
     }
-    const helper = spawn(flock, ['3'], { stdio: ['ignore', 'ignore', 'ignore', place.inheritFd!], detached: true });
-    isNodesOwn(helper);
-    await new Promise<void>((resolve) => {
-      const stop = () => helper.kill('SIGKILL');
-      signal.addEventListener('abort', stop);
-      helper.once('error', () => resolve());
-      helper.once('exit', () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      });
-      if (signal.aborted) stop();
-    });
+    const stop = () => trySignal(helper.pid, 'SIGKILL');
+    signal.addEventListener('abort', stop);
+    if (signal.aborted) stop();
+    await helper.ended;
+    signal.removeEventListener('abort', stop);
   }
 
   /** Throws Gone. */
@@ -69,16 +63,21 @@ export class LockFile {
 
   gone(place: FilePlace, signal: AbortSignal): Promise<Gone> {
     return new Promise((resolve) => {
-      try {
-        const watcher = watch(dirname(this.#file), { signal, persistent: false }, () => {
-          try {
-            this.mustBeOurs(place);
-          } catch (error) {
-            resolve(error as Gone);
-          }
-        });
-        watcher.on('error', () => {}); // renewals look as well
-      } catch {}
+      const look = () => {
+        try {
+          this.mustBeOurs(place);
+        } catch (error) {
+          resolve(error as Gone);
+        }
+      };
+      // There is something else to be waited for by then: it takes 0.5 ms.
+      setImmediate(() => {
+        if (signal.aborted) return;
+        try {
+          watch(dirname(this.#file), { signal, persistent: false }, look).on('error', () => {}); // renewals look as well
+        } catch {}
+        look(); // it may have gone meanwhile
+      });
     });
   }
 

@@ -1,6 +1,6 @@
 import type { BackendSpec } from '../../../src/backends/spec.ts';
-import type { Need } from '../../helpers/needs.ts';
 import type { Server } from '../../helpers/servers.ts';
+import type { Need } from '../../helpers/tools.ts';
 
 /** A real store, as the contract suite wants it. */
 export interface Store {

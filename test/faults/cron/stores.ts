@@ -1,6 +1,6 @@
 import { Etcd } from '../../helpers/etcd.ts';
 import { newFolder } from '../../helpers/folders.ts';
-import type { Need } from '../../helpers/needs.ts';
+import type { Need } from '../../helpers/tools.ts';
 import { type FaultyStoreKind, KUBERNETES, REDIS, ZOOKEEPER } from '../every-store/stores.ts';
 
 /** A real store, as hosts with a schedule see it. */

@@ -1,6 +1,6 @@
 import { Kubernetes } from '../../helpers/kubernetes.ts';
-import type { Need } from '../../helpers/needs.ts';
 import { Redis } from '../../helpers/redis.ts';
+import type { Need } from '../../helpers/tools.ts';
 import { ZooKeeper } from '../../helpers/zookeeper.ts';
 
 /** A real store that faults can be injected into. */
