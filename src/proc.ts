@@ -41,12 +41,35 @@ export function inspect(pid: number): Proc | 'dead' | 'kernel' {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
-/** All that are in the process table, the youngest first as long as the pids have not come round. */
-export const listPids = (): number[] =>
-  readdirSync('/proc')
-    .map(Number)
-    .filter(Number.isInteger)
-    .sort((a, b) => b - a);
+/** All that are in the process table. */
+export const listPids = (): number[] => readdirSync('/proc').map(Number).filter(Number.isInteger);
+
+/**
+ * The number that was given to a process or thread last, in our pid namespace (proc(5): the fifth field of /proc/loadavg). Undefined where what we are shown is not
+ * the kernel's: it is smaller than one of our own, and the numbers have not come round.
+ */
+export function lastPid(): number | undefined {
+  try {
+    const last = Number(readFileSync('/proc/loadavg', 'latin1').split(' ')[4]);
+    const ours = Math.max(...readdirSync('/proc/self/task').map(Number));
+    return last >= ours || last < process.pid ? last : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Numbers of processes go up to this, and then start again from `FIRST_PID` (proc(5), kernel/pid.c: RESERVED_PIDS). */
+export const highestPid = (): number => Number(readFileSync('/proc/sys/kernel/pid_max', 'latin1')) - 1;
+export const FIRST_PID = 300;
+
+/** Not a further thread of a process, which has a number as well, and is found by it, though not listed. False when there is nobody. */
+export function isLeader(pid: number): boolean {
+  try {
+    return /^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] === String(pid);
+  } catch {
+    return false;
+  }
+}
 
 /** Is this very process alive? */
 export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): boolean {
