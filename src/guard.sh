@@ -30,8 +30,31 @@ kill_strays() {
   done
 }
 
-# What left the group is found and ended by a program that can read /proc; it is started only now, for its size.
+# What left the group is found and ended by a program that can read /proc; it is started only when it is needed, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
+
+# On a busy machine that may take longer than the margin. So an alarm that is about to go off has it loaded already: it begins when it is sent CONT, which is told
+# until it has heard.
+get_ready() {
+  [ -n "$ready" ] && return
+  printf '%s\n' "$facts" | "$node" "$cleanup" end-when-told 3<&- &
+  ready=$!
+}
+
+stand_easy() {
+  [ -z "$ready" ] || { kill -s KILL "$ready"; wait "$ready"; } 2>/dev/null
+  ready=''
+}
+
+runs() { [ -n "$1" ] && { read -r stat <"/proc/$1/stat"; } 2>/dev/null && case ${stat##*) } in Z* | X*) false ;; esac; }
+
+clean_up_at_once() {
+  while runs "$ready"; do
+    kill -s CONT "$ready" 2>/dev/null
+    sleep 0.05
+  done
+  { [ -n "$ready" ] && wait "$ready"; } 2>/dev/null || clean_up end
+}
 
 # Whom it is for may be dead: that is told by the end of stdin.
 answer() { echo "$1"; } 2>/dev/null
@@ -50,6 +73,7 @@ doze() { sleep "$1" 3<&- & nap=$!; }
 
 call_off() {
   [ -z "$nap" ] || { kill -s KILL "$nap"; wait "$nap"; } 2>/dev/null
+  stand_easy
   exit 0
 }
 
@@ -59,7 +83,7 @@ call_off() {
 # told, and the guard sets a new alarm for each deadline: this one is called off with USR1, which is never ignored here. A TERM that came before the trap was set would be lost,
 # and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
-  nap='' deadline=$until
+  nap='' ready='' deadline=$until
   trap call_off USR1
   while
     read -r up _ </proc/uptime
@@ -67,6 +91,7 @@ watch_the_clock() {
     left=$((deadline - ${up%.*}${up#*.}))
     [ "$left" -gt 0 ]
   do
+    if [ "$left" -gt $((2 * longest)) ]; then stand_easy; else get_ready; fi
     [ "$left" -lt "$longest" ] || left=$longest
     part=$((left % 100))
     [ "$part" -gt 9 ] || part=0$part
@@ -76,8 +101,8 @@ watch_the_clock() {
     nap=''
   done
   signal_job KILL
-  kill_strays # on a busy machine it takes longer than the margin until the clean-up is loaded
-  clean_up end
+  kill_strays
+  clean_up_at_once
 }
 
 # Fails where there is no alarm alive, or none that hears.

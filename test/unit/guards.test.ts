@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { uptime } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -109,6 +109,59 @@ each([...SHELLS, OLD_BASH], (kind) => {
     tell(`facts ${stray.pid}:${identify(stray.pid!).startedAt} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
     await diesAt(stray, killAt);
     expect(alive(stranger.pid!)).toBe(true);
+  });
+});
+
+/** In the place of Node and the clean-up: notes what it is asked for, and when it has been told to begin. */
+const CLEAN_UP = `#!/bin/sh
+log=$(dirname "$0")/log
+echo "$2 $(cut -d' ' -f1 /proc/uptime)" >>"$log"
+[ "$2" = end-when-told ] || exit 0
+trap 'echo "told $(cut -d" " -f1 /proc/uptime)" >>"$log"; exit 0' CONT
+while :; do sleep 0.02; done`;
+
+each([...SHELLS, OLD_BASH], (kind) => {
+  const startNoting = async () => {
+    const program = script(scratch(), 'clean-up.sh', CLEAN_UP);
+    const command = kind.command.map((word) => (word === '/bin/true' ? program : word));
+    const log = join(dirname(program), 'log');
+    const notes = (): [string, number][] => {
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+      return lines.map((line) => [line.split(' ')[0]!, Number(line.split(' ')[1]) * 1000]);
+    };
+    return { ...(await startGuard({ ...kind, command })), notes };
+  };
+
+  test('the clean-up is loaded before the deadline, and begins at it', async () => {
+    const { job, armFor, notes } = await startNoting();
+    const killAt = await armFor(HALF_A_SECOND);
+    await diesAt(job, killAt);
+    await until(() => notes().length === 2, 'a clean-up that was told to begin');
+    const [loaded, told] = notes();
+    expect([loaded![0], told![0]]).toEqual(['end-when-told', 'told']);
+    expect(loaded![1]).toBeLessThan(killAt);
+    expect(told![1]).toBeGreaterThanOrEqual(killAt - CLOCK_STEP_MS);
+  });
+
+  test('a deadline that has moved takes the clean-up that was loaded for it away', async () => {
+    const { job, armFor, notes, guard } = await startNoting();
+    const killAt = await armFor(HALF_A_SECOND);
+    await until(() => notes().length === 1, 'a clean-up that is loaded');
+    await armFor(60_000);
+    await until(() => uptime() * 1000 > killAt + MARGIN_MS, 'the old deadline');
+    expect(alive(job.pid!)).toBe(true);
+    expect(notes()).toHaveLength(1);
+    const isLoaded = (pid: number): boolean =>
+      commandLine(pid).includes('end-when-told') || childrenOf(pid).some(isLoaded);
+    await until(() => !isLoaded(guard.pid!), 'nobody who waits to clean up');
+  });
+
+  test('a deadline that has passed already: the clean-up is started at once', async () => {
+    const { job, say, notes } = await startNoting();
+    say(-HALF_A_SECOND);
+    await once(job, 'exit');
+    await until(() => notes().length === 1, 'a clean-up');
+    expect(notes()[0]![0]).toBe('end');
   });
 });
 
