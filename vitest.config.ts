@@ -10,6 +10,7 @@ export default defineConfig({
   plugins: [lua],
   test: {
     include: ['test/**/*.test.ts'],
+    globalSetup: 'test/helpers/folders.ts',
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',

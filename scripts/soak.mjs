@@ -1,4 +1,4 @@
-// `npm run soak`: as many renewals as asked for, on real servers of its own, as fast as they answer; fails when anything has grown.
+// `npm run soak`: what elect-run does for weeks, on real servers of its own, as fast as they answer; fails when anything has grown.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -8,25 +8,29 @@ import { build } from 'esbuild';
 import { buildDriver, soak } from './soak/soak.mjs';
 
 const USAGE = `npm run soak -- [options]
-  --renewals N     default 604800: a week's, one a second
+  --what LIST      of renewals,standby,slots,guard; default: all
+  --times N        default: a week's renewals, one a second; looks of a standby, one in ten seconds; slots, one a minute; armings of the guard in Node, one a second
   --backend LIST   of file,etcd,redis,zookeeper,kubernetes; default: all
   --node PATH      default: the one that runs this
   --leak KIND      race, listener, descriptor: something that has to be found`;
 
+const WEEK_S = 7 * 24 * 3600;
+const A_WEEKS = { renewals: WEEK_S, standby: WEEK_S / 10, slots: WEEK_S / 60, guard: WEEK_S };
 const KINDS = ['file', 'etcd', 'redis', 'zookeeper', 'kubernetes'];
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values } = parseArgs({
   options: {
-    renewals: { type: 'string', default: '604800' },
+    what: { type: 'string', default: Object.keys(A_WEEKS).join(',') },
+    times: { type: 'string' },
     backend: { type: 'string', default: KINDS.join(',') },
     node: { type: 'string', default: process.execPath },
     leak: { type: 'string' },
     help: { type: 'boolean', short: 'h' },
   },
 });
-const renewals = Number(values.renewals);
-const chosen = values.backend.split(',');
-if (values.help || !(renewals >= 10) || chosen.some((kind) => !KINDS.includes(kind))) {
+const [whats, chosen] = [values.what.split(','), values.backend.split(',')];
+const isKnown = whats.every((what) => what in A_WEEKS) && chosen.every((kind) => KINDS.includes(kind));
+if (values.help || !isKnown || (values.times && !(Number(values.times) >= 10))) {
   console.error(USAGE);
   process.exit(values.help ? 0 : 64);
 }
@@ -55,17 +59,25 @@ const folder = mkdtempSync(join(tmpdir(), 'elect-run-soak-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 let hasGrown = false;
+
+async function look(what, kind, spec) {
+  const times = Number(values.times ?? A_WEEKS[what]);
+  const title = [what, kind].filter(Boolean).join(', ');
+  const progress = (told) => process.stderr.write(`soak: ${title}: ${JSON.stringify(told)}\n`);
+  const task = { what, spec, times, leak: values.leak };
+  const { before, after, tookMs, grown } = await soak(driver, task, { node: resolve(values.node), progress });
+  console.log(`${title}: ${times} times in ${Math.round(tookMs / 1000)} s; grown: ${grown.join(', ') || 'nothing'}`);
+  console.table({ 'at a tenth': before, 'at the end': after });
+  hasGrown ||= grown.length > 0;
+}
+
+if (whats.includes('guard')) await look('guard');
 for (const kind of chosen) {
+  const asked = whats.filter((what) => what !== 'guard');
+  if (asked.length === 0) break;
   const store = await STORES.find(({ name }) => name === kind).start();
-  const progress = (told) => process.stderr.write(`soak: ${kind}: ${JSON.stringify(told)}\n`);
-  const task = { spec: store.spec, renewals, leak: values.leak };
   try {
-    const { before, after, tookMs, grown } = await soak(driver, task, { node: resolve(values.node), progress });
-    console.log(
-      `${kind}: ${renewals} renewals in ${Math.round(tookMs / 1000)} s; grown: ${grown.join(', ') || 'nothing'}`,
-    );
-    console.table({ 'at a tenth': before, 'at the end': after });
-    hasGrown ||= grown.length > 0;
+    for (const what of asked) await look(what, kind, store.spec);
   } finally {
     await store.end();
   }

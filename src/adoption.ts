@@ -79,7 +79,13 @@ export class Adoption {
    */
   hasOrphans(): boolean {
     if (!this.isComplete) return true;
-    return this.#adopted().some((pid) => readProc(pid) !== undefined);
+    // One that has died since they were listed may have left us a child of its own.
+    for (let before = ''; ; ) {
+      const adopted = this.#adopted();
+      if (adopted.some((pid) => readProc(pid) !== undefined)) return true;
+      if (adopted.join() === before) return false;
+      before = adopted.join();
+    }
   }
 
   #endWatch(): void {

@@ -46,7 +46,7 @@ export interface Backend extends AsyncDisposable {
   /** Leaves a word for the leader, whoever that is, in the place of an earlier one; undefined: takes it back. Left behind, it is forgotten after a minute, or names a leader that is gone. */
   leaveWord(word: string | undefined, signal: AbortSignal): Promise<void>;
 
-  /** The word that was left, if there is one. As the leader, once per renewal. */
+  /** The word that was left, if there is one: now, or when the last renewal looked. As the leader, once per renewal. */
   readWord(place: Place, signal: AbortSignal): Promise<string | undefined>;
 
   /** The election's book: a text that outlives its leaders. One linearizable read; undefined: nobody has written yet. */

@@ -57,7 +57,7 @@ function hear(line: string): void {
       job = rest ? Number(rest) : undefined;
       break;
     case 'facts':
-      facts = JSON.parse(rest!);
+      facts = JSON.parse(rest!.slice(rest!.indexOf('{'))); // the strays before it are in it, too
       break;
     case 'down':
       process.exit();

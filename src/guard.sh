@@ -3,20 +3,32 @@
 # elect-run has not said that it was renewed, or as soon as elect-run is gone. It covers what elect-run cannot: its own SIGKILL, SIGSTOP,
 # OOM kill, a blocked event loop.
 #
-#   guard.sh elect-run-guard NODE CLEANUP
+#   guard.sh elect-run-guard NODE CLEANUP NAP
 #
+# NAP: for how long the alarm sleeps at most before it looks at the clock again, in hundredths of a second.
 # On stdin, one line each; its end means that elect-run is dead:
 #   job TARGET      what kill(1) is to be given: -PGID, or the PID of a child that shares elect-run's group
-#   facts JSON      what the clean-up has to know (the tree's marks, the store, our place there). Kept in memory only: it may hold a password
+#   facts PID:START … JSON
+#                   who of the tree is known to have left the job's group, each with its start (proc(5), field 22); and what the clean-up has to know (the
+#                   tree's marks, the store, our place there). Kept in memory only: it may hold a password
 #   until N         the lease is good until N, in hundredths of a second of /proc/uptime, a clock that never jumps
 #   forever         there is nothing that runs out
 #   down            stand down: the tree is dead
 # On stdout: "ready", and "armed N" for each "until" and "forever".
 set -u
-node=$2 cleanup=$3
-job='' facts='{}' alarm=''
+node=$2 cleanup=$3 longest=$4
+job='' strays='' facts='{}' alarm=''
 
 signal_job() { [ -z "$job" ] || kill -s "$1" -- "$job" 2>/dev/null; }
+
+# Not those who have such a pid now.
+kill_strays() {
+  for stray in $strays; do
+    { read -r stat <"/proc/${stray%:*}/stat"; } 2>/dev/null || continue
+    set -- ${stat##*) }
+    [ "${20}" = "${stray#*:}" ] && kill -s KILL "${stray%:*}" 2>/dev/null
+  done
+}
 
 # What left the group is found and ended by a program that can read /proc; it is started only now, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
@@ -43,7 +55,7 @@ call_off() {
 
 # The alarm: a process of its own, which outlives the guard. Descriptor 3 is a pipe into which the guard writes for a moment only, and which the nap
 # holds open: it ends with the nap, whoever ended it, and not before all that was told has been read. So the clock is looked at again after each nap, and a
-# deadline that was told by then counts also after a stall. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
+# deadline that was told by then counts also after a stall. Naps are short, since sleep(1) counts no time in which the machine was suspended. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
 # told, and the guard sets a new alarm for each deadline: this one is called off with USR1, which is never ignored here. A TERM that came before the trap was set would be lost,
 # and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
@@ -55,6 +67,7 @@ watch_the_clock() {
     left=$((deadline - ${up%.*}${up#*.}))
     [ "$left" -gt 0 ]
   do
+    [ "$left" -lt "$longest" ] || left=$longest
     part=$((left % 100))
     [ "$part" -gt 9 ] || part=0$part
     { doze "$((left / 100)).$part"; } >/proc/self/fd/3 || doze "$((left / 100)).$part"
@@ -63,6 +76,7 @@ watch_the_clock() {
     nap=''
   done
   signal_job KILL
+  kill_strays # on a busy machine it takes longer than the margin until the clean-up is loaded
   clean_up end
 }
 
@@ -97,7 +111,7 @@ while IFS=' ' read -r word rest; do
     until) move "$rest" ;;
     forever) until=forever; disarm; answer "armed forever" ;;
     job) job=$rest; arm still ;;
-    facts) facts=$rest; arm still ;;
+    facts) strays=${rest%%"{"*} facts={${rest#*"{"}; arm still ;;
     down) disarm; exit 0 ;;
   esac
 done

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Facts } from './cleanup.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
@@ -16,9 +17,10 @@ const NODE_ANSWER_MS = 5000;
 const MOST_FAILURES = 3;
 
 /** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
-function commandLine(): [string, ...string[]] {
+function commandLine(napMs: number): [string, ...string[]] {
+  const nap = String(toCentiseconds(napMs));
   return hasShell()
-    ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js')]
+    ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js'), nap]
     : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];
 }
 
@@ -31,10 +33,11 @@ export class Guard {
   /** The session of the guard, the last one, and of those that it replaces, which may have left an alarm behind. */
   readonly sessions: number[] = [];
   readonly #report: Report;
+  readonly #napMs: number;
   /** Undefined: it could not be started. */
   #process: Helper | undefined;
   #job: string | undefined;
-  #facts: (() => unknown) | undefined;
+  #facts: (() => Facts) | undefined;
   #until = 'forever';
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
@@ -43,8 +46,10 @@ export class Guard {
   #failures = 0;
   #fail!: (reason: string) => void;
 
-  constructor(report: Report) {
+  /** `napMs`: as `longestNapMs` has it. */
+  constructor(report: Report, napMs: number) {
     this.#report = report;
+    this.#napMs = napMs;
     this.failed = new Promise((resolve) => {
       this.#fail = resolve;
     });
@@ -58,14 +63,17 @@ export class Guard {
   }
 
   /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
-  setFacts(facts: () => unknown): void {
+  setFacts(facts: () => Facts): void {
     this.#facts = facts;
     this.tellFacts();
   }
 
   /** They are others now. */
   tellFacts(): void {
-    if (this.#facts) this.#tell(`facts ${JSON.stringify(this.#facts())}`);
+    if (!this.#facts) return;
+    const facts = this.#facts();
+    const strays = facts.marks.known.map(({ pid, startedAt }) => `${pid}:${startedAt} `).join('');
+    this.#tell(`facts ${strays}${JSON.stringify(facts)}`);
   }
 
   /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
@@ -96,7 +104,7 @@ export class Guard {
     this.#armed = undefined;
     let guard: Helper;
     try {
-      guard = new Helper(commandLine(), {
+      guard = new Helper(commandLine(this.#napMs), {
         ownSession: true,
         stderr: 2,
         heard: (line) => {

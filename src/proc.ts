@@ -14,15 +14,22 @@ const PF_KTHREAD = 0x00200000; // include/linux/sched.h
 
 /** Undefined when there is no such process, or only its zombie: dead means dead. */
 export function readProc(pid: number): Proc | undefined {
+  const found = inspect(pid);
+  return typeof found === 'object' ? found : undefined;
+}
+
+/** The same, with the reason why it is no process of anybody's. */
+export function inspect(pid: number): Proc | 'dead' | 'kernel' {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   } catch {
-    return undefined;
+    return 'dead';
   }
   // The command's name stands in parentheses and may itself contain spaces and parentheses.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  if (isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
+  if (isDead(fields[0])) return 'dead';
+  if (Number(fields[6]) & PF_KTHREAD) return 'kernel';
   return {
     pid,
     parent: Number(fields[1]),
@@ -34,14 +41,34 @@ export function readProc(pid: number): Proc | undefined {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
-export function readAllProcs(): Proc[] {
-  const procs: Proc[] = [];
-  for (const name of readdirSync('/proc')) {
-    const pid = Number(name);
-    const proc = Number.isInteger(pid) ? readProc(pid) : undefined;
-    if (proc) procs.push(proc);
+/** All that are in the process table. */
+export const listPids = (): number[] => readdirSync('/proc').map(Number).filter(Number.isInteger);
+
+/**
+ * The number that was given to a process or thread last, in our pid namespace (proc(5): the fifth field of /proc/loadavg). Undefined where what we are shown is not
+ * the kernel's: it is smaller than one of our own, and the numbers have not come round.
+ */
+export function lastPid(): number | undefined {
+  try {
+    const last = Number(readFileSync('/proc/loadavg', 'latin1').split(' ')[4]);
+    const ours = Math.max(...readdirSync('/proc/self/task').map(Number));
+    return last >= ours || last < process.pid ? last : undefined;
+  } catch {
+    return undefined;
   }
-  return procs;
+}
+
+/** Numbers of processes go up to this, and then start again from `FIRST_PID` (proc(5), kernel/pid.c: RESERVED_PIDS). */
+export const highestPid = (): number => Number(readFileSync('/proc/sys/kernel/pid_max', 'latin1')) - 1;
+export const FIRST_PID = 300;
+
+/** Not a further thread of a process, which has a number as well, and is found by it, though not listed. False when there is nobody. */
+export function isLeader(pid: number): boolean {
+  try {
+    return /^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] === String(pid);
+  } catch {
+    return false;
+  }
 }
 
 /** Is this very process alive? */
@@ -131,12 +158,16 @@ class Kept {
   }
 }
 
-/** Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. */
-export function hasInEnvironment(pid: number, assignment: string): boolean {
+/**
+ * Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. Undefined: it shows none at all, as
+ * those do that are just in execve(2) or exit(2).
+ */
+export function hasInEnvironment(pid: number, assignment: string): boolean | undefined {
   try {
-    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}\0`.includes(`\0${assignment}\0`);
+    const environment = readFileSync(`/proc/${pid}/environ`, 'latin1');
+    return environment === '' ? undefined : `\0${environment}\0`.includes(`\0${assignment}\0`);
   } catch {
-    return false;
+    return false; // another user's
   }
 }
 

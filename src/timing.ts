@@ -46,3 +46,11 @@ export function planTiming(wanted: { ttlMs: number; renewEveryMs?: number; grace
   const requestMs = Math.min(renewEveryMs, Math.floor(roomMs / 2), 5000);
   return { ttlMs, renewEveryMs, requestMs, graceMs, marginMs };
 }
+
+/**
+ * For how long the guard's alarm may sleep before it looks at the clock again: after a suspend of the machine it is late by no more than that. Half the margin, so
+ * that the other half is left for the kill; but a look costs a process, some 1 ms of processor time, hence not more often than elect-run itself looks.
+ */
+export function longestNapMs({ marginMs }: Timing): number {
+  return Math.max(250, marginMs / 2);
+}

@@ -1,5 +1,15 @@
 import { now, pause } from './clock.ts';
-import { hasInEnvironment, isAlive, type Proc, readAllProcs } from './proc.ts';
+import {
+  FIRST_PID,
+  hasInEnvironment,
+  highestPid,
+  inspect,
+  isAlive,
+  isLeader,
+  lastPid,
+  listPids,
+  type Proc,
+} from './proc.ts';
 
 /** What marks a process as the child's: plain data, so that the guard's clean-up can be told. */
 export interface TreeMarks {
@@ -21,35 +31,97 @@ export interface TreeMarks {
 
 /**
  * Every living process of the child's tree: its group and session, all descendants by parent, and what left both but still
- * carries the mark in its environment. A snapshot: take it again until it is empty.
+ * carries the mark in its environment.
  */
-export function findTree(marks: TreeMarks): Proc[] {
-  const procs = readAllProcs();
+export const findTree = (marks: TreeMarks): Proc[] => look(marks).tree;
+
+/** One look at all processes, which takes some milliseconds, while they go on. */
+interface Look {
+  tree: Proc[];
+  /** Nobody can have got past it. */
+  isSure: boolean;
+}
+
+/**
+ * A process may end between the list and its turn, and leave a child that is not in the list. But the kernel numbers them in turn, so whoever came into being
+ * meanwhile is looked at as well, until nobody has. `strangers`: those that an earlier look has found not to be of the tree, with their start, for the next
+ * one. `found` is called with each process as soon as it is known to be of the tree, before others are looked at.
+ */
+function look(
+  marks: TreeMarks,
+  strangers: Map<number, string> = new Map(),
+  found: (proc: Proc) => void = () => {},
+): Look {
   const ourselves = new Set([process.pid, ...(marks.reaper ? [marks.reaper] : []), ...marks.helpers]);
-  const candidates = procs.filter((proc) => !ourselves.has(proc.pid) && !marks.helperSessions.includes(proc.session));
-  const rootPid = marks.root?.pid;
-  const rootNow = procs.find((proc) => proc.pid === rootPid);
-  // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
-  const pidIsAnothers = rootNow !== undefined && rootNow.startedAt !== marks.root?.startedAt;
-  const isMarked = (proc: Proc) => {
-    if (rootPid !== undefined && !pidIsAnothers) {
-      if (proc.pid === rootPid) return true;
-      if (marks.ownGroup && (proc.group === rootPid || proc.session === rootPid)) return true;
+  const isOfTheTree = membership(marks);
+  const tree = new Map<number, Proc>();
+  const others: Proc[] = [];
+  let isSure = true;
+  const consider = (pid: number) => {
+    const proc = inspect(pid);
+    if (typeof proc !== 'object' || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
+    const isStranger = strangers.get(pid) === proc.startedAt;
+    const isMember = !isStranger && isOfTheTree(proc);
+    if (isMember) {
+      tree.set(pid, proc);
+      found(proc);
+      return;
     }
-    if (marks.reaper !== undefined && proc.parent === marks.reaper) return true;
-    if (marks.known.some(({ pid, startedAt }) => pid === proc.pid && startedAt === proc.startedAt)) return true;
-    return hasInEnvironment(proc.pid, marks.mark);
+    others.push(proc);
+    // Some have no environment, and none later either.
+    const isSettled = isMember === false || strangers.get(pid) === `${UNCLEAR}${proc.startedAt}`;
+    isSure &&= isSettled;
+    strangers.set(pid, `${isSettled ? '' : UNCLEAR}${proc.startedAt}`);
   };
-  const tree = new Map(candidates.filter(isMarked).map((proc) => [proc.pid, proc]));
+  let last = lastPid();
+  for (const pid of listPids()) consider(pid);
+  for (let turns = 0; ; turns++) {
+    const newest = lastPid();
+    if (last === undefined || newest === undefined || turns === MOST_TURNS) isSure = false;
+    else if (newest !== last) {
+      for (const pid of pidsBetween(last, newest)) if (isLeader(pid)) consider(pid);
+      last = newest;
+      continue;
+    }
+    break;
+  }
   for (let grew = true; grew; ) {
     grew = false;
-    for (const proc of candidates) {
+    for (const proc of others) {
       if (tree.has(proc.pid) || !tree.has(proc.parent)) continue;
       tree.set(proc.pid, proc);
+      found(proc);
       grew = true;
     }
   }
-  return [...tree.values()];
+  return { tree: [...tree.values()], isSure };
+}
+
+const UNCLEAR = 'unclear ';
+/** Each takes less than a process to start: who forks faster is many, and some of them are found. */
+const MOST_TURNS = 1000;
+
+/** The first not included, and round at the end. */
+function* pidsBetween(last: number, newest: number): Generator<number> {
+  const highest = newest < last ? highestPid() : newest;
+  for (let pid = last + 1; pid <= highest; pid++) yield pid;
+  if (newest < last) for (let pid = FIRST_PID; pid <= newest; pid++) yield pid;
+}
+
+/** Undefined: it shows no environment just now. */
+function membership({ root, ownGroup, reaper, known, mark }: TreeMarks): (proc: Proc) => boolean | undefined {
+  const rootNow = root && inspect(root.pid);
+  // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
+  const pidIsAnothers = typeof rootNow === 'object' && rootNow.startedAt !== root?.startedAt;
+  return ({ pid, startedAt, parent, group, session }) => {
+    if (root !== undefined && !pidIsAnothers) {
+      if (pid === root.pid) return true;
+      if (ownGroup && (group === root.pid || session === root.pid)) return true;
+    }
+    if (reaper !== undefined && parent === reaper) return true;
+    if (known.some((one) => one.pid === pid && one.startedAt === startedAt)) return true;
+    return hasInEnvironment(pid, mark);
+  };
 }
 
 export function signalAll(procs: Iterable<Pick<Proc, 'pid' | 'startedAt'>>, signal: NodeJS.Signals | number): void {
@@ -71,13 +143,21 @@ export function trySignal(pid: number, signal: NodeJS.Signals | number): void {
 /** What is given to the tree to die after KILL before we say that we cannot show it. */
 export const DEATH_MS = 5000;
 
-/** Kills the whole tree with SIGKILL, again until a snapshot finds nobody. Returns whether it is shown to be dead by then (`untilAt`, a `now()`). */
+/** Looks in a row that found nobody, where none of them can be sure. */
+const EMPTY_LOOKS = 5;
+
+/**
+ * Kills the whole tree with SIGKILL, again until nobody is left. Returns whether it is shown to be dead by then (`untilAt`, a `now()`). Whoever is found
+ * is stopped at once: it must not fork, end, and have its child pass for a stranger's before all of its descendants are known.
+ */
 export async function killTree(marks: TreeMarks, untilAt: number): Promise<boolean> {
   // With a reaper nobody can get out of sight: the group can go first. Without one, a dead parent would hide its children.
   if (marks.reaper && marks.root && marks.ownGroup && isAlive(marks.root)) trySignal(-marks.root.pid, 'SIGKILL');
-  for (;;) {
-    const tree = findTree(marks);
-    if (tree.length === 0) return true;
+  const strangers = new Map<number, string>();
+  for (let empty = 0; ; ) {
+    const { tree, isSure } = look(marks, strangers, ({ pid }) => trySignal(pid, 'SIGSTOP'));
+    if (tree.length > 0) empty = 0;
+    else if (isSure || ++empty === EMPTY_LOOKS) return true;
     signalAll(tree, 'SIGKILL');
     if (now() > untilAt) return false;
     await pause(tree.some(isAlive) ? 2 : 0);

@@ -10,7 +10,7 @@ import { kubernetesConfig } from '../kubernetes-config.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** From a tenth of the way to the end, whatever its length. Of 20 000 renewals one that leaves 57 bytes of heap behind is found, of a week's one that leaves 2. */
+/** From a tenth of the way to the end, whatever its length. Of 20 000 turns one that leaves 57 bytes of heap behind is found, of a week's renewals one that leaves 2. */
 const GROWTH = {
   heapKB: 1024,
   /** V8 gives back what it does not need when it likes to. */
@@ -24,10 +24,15 @@ const GROWTH = {
 };
 
 export async function buildDriver(folder) {
-  const outfile = join(folder, 'driver.mjs');
+  const entry = (name) => join(root, name);
   await build({
-    entryPoints: [join(root, 'scripts/soak/driver.ts')],
-    outfile,
+    entryPoints: {
+      driver: entry('scripts/soak/driver.ts'),
+      inside: entry('scripts/soak/inside.ts'),
+      'guard-process': entry('src/guard-process.ts'),
+    },
+    outdir: folder,
+    outExtension: { '.js': '.mjs' },
     bundle: true,
     platform: 'node',
     target: 'node20',
@@ -40,8 +45,8 @@ export async function buildDriver(folder) {
     plugins: [etcdProtos, kubernetesConfig],
     logLevel: 'error',
   });
-  copyFileSync(join(root, 'src/guard.sh'), join(folder, 'guard.sh'));
-  return outfile;
+  for (const script of ['guard.sh', 'witness.sh']) copyFileSync(join(root, 'src', script), join(folder, script));
+  return join(folder, 'driver.mjs');
 }
 
 /** Resolves with both samples, how long it took, and what has grown. */

@@ -32,6 +32,7 @@ export const NETWORK_TROUBLES: Record<string, string> = {
   ENOTFOUND: 'no such host',
   EAI_AGAIN: 'no such host',
   ETIMEDOUT: 'no answer in time',
+  EPIPE: 'connection reset',
 };
 
 /** `scheme://credentials@address`, or the scheme alone. */

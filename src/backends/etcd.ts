@@ -27,8 +27,14 @@ interface EtcdPlace extends Place {
   leads: boolean;
   /** The key just ahead of ours, as of `asOf`. */
   ahead: string | undefined;
+  /** Nobody but that one is ahead of us. */
+  isNext: boolean;
+  /** The store has told since that it is gone, and nothing of ours being gone. */
+  isFirst: boolean;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** What the last look at our key sees of it, until it is asked for. */
+  word: Promise<{ text: string | undefined } | undefined> | undefined;
   /** Kept from one look to the next. */
   watch: { ahead: string; deletion: Promise<void>; over: AbortController } | undefined;
 }
@@ -36,6 +42,11 @@ interface EtcdPlace extends Place {
 interface EtcdHandle {
   key: string;
   lease: string;
+}
+
+interface Look {
+  kvs: (KeyValue | undefined)[];
+  revision: string;
 }
 
 /** What a leader tells observers of itself. */
@@ -71,6 +82,7 @@ export class EtcdBackend implements Backend {
   readonly #book: string;
   readonly #term: string;
   readonly #word: string;
+  #mayReadWords = true;
   /** That of the word which we left last. */
   #wordLease: string | undefined;
 
@@ -92,12 +104,20 @@ export class EtcdBackend implements Backend {
       revision: undefined,
       leads: false,
       ahead: undefined,
+      isNext: false,
+      isFirst: false,
       asOf: undefined,
+      word: undefined,
       watch: undefined,
     };
   }
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
+    if (place.isFirst) {
+      place.isFirst = false;
+      place.leads = true;
+      return { leads: true };
+    }
     if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
     const { key, lease } = place.handle!;
     const answer = await this.#members.ask(
@@ -123,6 +143,8 @@ export class EtcdBackend implements Backend {
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
     place.leads = position === 0;
+    place.isNext = position === 1;
+    place.isFirst = false; // should that have been told meanwhile, it is told again
     if (place.leads) {
       place.watch?.over.abort();
       return { leads: true };
@@ -140,29 +162,31 @@ export class EtcdBackend implements Backend {
     place.watch?.over.abort();
     const over = new AbortController();
     const ahead = place.ahead!;
-    const deletion = this.#deletion([ahead, place.handle!.key], place.asOf!, over.signal).finally(() => {
-      if (place.watch?.over === over) place.watch = undefined;
+    const own = place.handle!.key;
+    const deletion = this.#deletion([ahead, own], place.asOf!, over.signal).then((deleted) => {
+      if (place.watch?.over !== over) return;
+      place.watch = undefined;
+      // Only those who came after us can have entered since we looked.
+      place.isFirst = place.isNext && place.ahead === ahead && deleted.includes(ahead) && !deleted.includes(own);
     });
     place.watch = { ahead, deletion, over };
   }
 
   async confirm(place: EtcdPlace, signal: AbortSignal): Promise<bigint> {
     const { key } = place.handle!;
-    const answer = await this.#members.ask(
-      TXN,
-      { compare: [], success: this.#look(key).slice(0, 2), failure: [] },
-      signal,
-    );
-    const [mine, first] = answer.responses.map(({ response_range }) => response_range!.kvs[0]);
+    const { kvs, revision } = await this.#lookWithWord(place, this.#look(key).slice(0, 2), signal);
+    const [mine, first] = kvs;
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
-    place.asOf = answer.header.revision;
-    this.#tellTerm(place, answer.header.revision).catch(() => {}); // without the right to it observers go by the name alone
-    return BigInt(answer.header.revision);
+    place.asOf = revision;
+    // Not before the child has been started. Without the right to it observers go by the name alone.
+    setImmediate(() => this.#tellTerm(place, revision).catch(() => {}));
+    return BigInt(revision);
   }
 
   /** Our token and since when, for observers. It goes with our lease. */
   async #tellTerm(place: EtcdPlace, token: string): Promise<void> {
-    const { key, lease } = place.handle!;
+    if (!place.handle) return;
+    const { key, lease } = place.handle;
     const term: Term = { id: this.#candidate.id, token, since: new Date().toISOString() };
     await this.#members.ask(
       TXN,
@@ -194,28 +218,25 @@ export class EtcdBackend implements Backend {
     return this.#gone(place);
   }
 
+  /** All that hangs on our lease is ours, and goes with it by one write: the next leader's look has to wait for whatever is written before it. */
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
-    const deletion = this.#members.ask(
-      TXN,
-      {
-        // Attached to our lease, it is our key: nobody else knows the lease.
-        compare: [{ key: bytes(key), target: 'Lease', result: 'Equal', lease }],
+    place.handle = undefined;
+    try {
+      await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal);
+    } catch (error) {
+      if (isNotFound(error as Error)) return;
+      if (!(error instanceof Refused)) throw error;
+      // That takes the right to every key on the lease, and one may have been taken from us. Attached to our lease, this key is ours: nobody else knows the lease.
+      const remove = {
+        compare: [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }],
         success: [{ request_delete_range: { key: bytes(key) } }],
         failure: [],
-      },
-      signal,
-    );
-    const isDeleted = await deletion.then(
-      () => true,
-      () => false, // we may lack the right to the key; the end of its lease is the end of the key as well
-    );
-    place.handle = undefined;
-    await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal).catch((error) => {
-      if (!isDeleted && !isNotFound(error)) throw error;
-    });
+      };
+      await this.#members.ask(TXN, remove, signal);
+    }
   }
 
   async observe(signal: AbortSignal): Promise<Observation> {
@@ -251,10 +272,15 @@ export class EtcdBackend implements Backend {
       this.#wordLease = granted.ID;
       await this.#members.ask(PUT, { key, value: bytes(word), lease: granted.ID }, signal);
     }
-    if (before !== undefined) await this.#members.ask(LEASE_REVOKE, { ID: before }, signal);
+    if (before === undefined) return;
+    if (word === undefined) this.#wordLease = undefined;
+    await this.#members.ask(LEASE_REVOKE, { ID: before }, signal);
   }
 
-  async readWord(_place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+  async readWord(place: EtcdPlace, signal: AbortSignal): Promise<string | undefined> {
+    const seen = await place.word;
+    place.word = undefined;
+    if (seen) return seen.text;
     const { kvs } = await this.#members.ask(RANGE, { key: bytes(this.#word) }, signal);
     return kvs[0]?.value.toString();
   }
@@ -350,8 +376,33 @@ export class EtcdBackend implements Backend {
   }
 
   async #mustHave(place: EtcdPlace, key: string, signal: AbortSignal): Promise<void> {
-    const { kvs } = await this.#members.ask(RANGE, { key: bytes(key), keys_only: true }, signal);
-    if (kvs.length === 0) throw this.#gone(place);
+    const own = { request_range: { key: bytes(key), keys_only: true } };
+    const { kvs } = await this.#lookWithWord(place, [own], signal);
+    if (!kvs[0]) throw this.#gone(place);
+  }
+
+  /** The first key of each range, by one linearizable look. The word that was left for us is read along with them, where we may. */
+  async #lookWithWord(place: EtcdPlace, ranges: object[], signal: AbortSignal): Promise<Look> {
+    const withWord = this.#mayReadWords
+      ? this.#lookAt([...ranges, { request_range: { key: bytes(this.#word) } }], signal)
+      : undefined;
+    place.word = withWord?.then(
+      ({ kvs }) => ({ text: kvs[ranges.length]?.value.toString() }),
+      () => undefined,
+    );
+    try {
+      return await (withWord ?? this.#lookAt(ranges, signal));
+    } catch (error) {
+      if (!(error instanceof Refused) || !withWord) throw error;
+      this.#mayReadWords = false;
+      return this.#lookWithWord(place, ranges, signal);
+    }
+  }
+
+  async #lookAt(ranges: object[], signal: AbortSignal): Promise<Look> {
+    const { header, responses } = await this.#members.ask(TXN, { compare: [], success: ranges, failure: [] }, signal);
+    const kvs = responses.map(({ response_range }) => (response_range!.kvs as unknown as KeyValue[])[0]);
+    return { kvs, revision: header.revision };
   }
 
   #gone(place: EtcdPlace): Gone {
@@ -360,31 +411,25 @@ export class EtcdBackend implements Backend {
     );
   }
 
-  /** Resolves when one of the keys is not there (any more); also when aborted. Survives broken watches and compaction. */
-  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<void> {
+  /** Resolves when one of the keys is not there (any more), with those that are seen to be gone; with none when aborted. Survives broken watches and compaction. */
+  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<string[]> {
     for (let fromRevision = BigInt(asOf) + 1n; !signal.aborted; ) {
       try {
-        await this.#members.watchDeletion(keys.map(bytes), fromRevision, signal);
-        return;
+        return await this.#members.watchDeletion(keys, fromRevision, signal);
       } catch {
         await pause(REOPEN_MS, signal);
       }
       try {
-        const look = await this.#members.ask(
-          TXN,
-          {
-            compare: [],
-            success: keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } })),
-            failure: [],
-          },
-          signal,
-        );
-        if (look.responses.some(({ response_range }) => response_range!.kvs.length === 0)) return;
-        fromRevision = BigInt(look.header.revision) + 1n;
+        const ranges = keys.map((key) => ({ request_range: { key: bytes(key), keys_only: true } }));
+        const { kvs, revision } = await this.#lookAt(ranges, signal);
+        const deleted = keys.filter((_, index) => !kvs[index]);
+        if (deleted.length > 0) return deleted;
+        fromRevision = BigInt(revision) + 1n;
       } catch {
         await pause(REOPEN_MS, signal);
       }
     }
+    return [];
   }
 }
 

@@ -29,6 +29,7 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       { file: 'src/guard.sh', from: `signal_job() { [ -z "$job" ] ||`, to: `signal_job() { [ -z '' ] ||` },
       { file: 'src/guard.sh', from: `clean_up() { printf`, to: `clean_up() { [ -n '' ] && printf` },
+      { file: 'src/guard.sh', from: `kill -s KILL "\${stray%:*}"`, to: `kill -s 0 "\${stray%:*}"` },
     ],
   },
   {
@@ -37,8 +38,8 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       {
         file: 'src/tree.ts',
-        from: '  return [...tree.values()];',
-        to: '  return [...tree.values()].filter(({ pid }) => pid === rootPid);',
+        from: 'return { tree: [...tree.values()], isSure };',
+        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure };',
       },
       {
         file: 'src/job.ts',

@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { once as nextEvent } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { type Ended, elect, endAll } from '../helpers/elect.ts';
@@ -473,6 +473,69 @@ describe('a store that cannot be reached', () => {
   });
 });
 
+describe('a server that speaks no TLS, or nothing else', () => {
+  /** Ends each connection at its first bytes. */
+  const server = async (end: (socket: Socket) => void): Promise<string> => {
+    const listener = createServer((socket) => {
+      socket.on('error', () => {}).once('data', () => end(socket));
+    }).listen(0, '127.0.0.1');
+    onTestFinished(() => void listener.close());
+    await nextEvent(listener, 'listening');
+    return `127.0.0.1:${(listener.address() as AddressInfo).port}`;
+  };
+  const ENDS: [string, (socket: Socket) => void][] = [
+    ['closes', (socket) => socket.end()],
+    ['resets', (socket) => socket.resetAndDestroy()],
+  ];
+  const lead = (backend: string, env: NodeJS.ProcessEnv = {}) =>
+    run(['-q', '-b', backend, '-n', 'x', '--no-wait', '--', 'true'], env);
+  const kubeconfig = (endpoint: string): string => {
+    const path = join(scratch(), 'kubeconfig');
+    const cluster = { server: `https://${endpoint}`, 'insecure-skip-tls-verify': true };
+    const contexts = [{ name: 'test', context: { cluster: 'test', user: 'test' } }];
+    const users = [{ name: 'test', user: { token: 'test' } }];
+    const clusters = [{ name: 'test', cluster }];
+    writeFileSync(path, JSON.stringify({ kind: 'Config', 'current-context': 'test', clusters, contexts, users }));
+    return path;
+  };
+
+  const TO_PLAIN: [string, (endpoint: string) => Promise<Ended>][] = [
+    ['etcd', (endpoint) => lead(`etcds://${endpoint}`)],
+    ['redis', (endpoint) => lead(`rediss://${endpoint}`)],
+    ['kubernetes', (endpoint) => lead('kubernetes', { KUBECONFIG: kubeconfig(endpoint) })],
+  ];
+  test.each(TO_PLAIN.flatMap(([store, ask]) => ENDS.map(([name, end]) => [store, name, ask, end] as const)))(
+    '%s: %s when TLS is begun, and is asked after it: 69',
+    async (store, _, ask, end) => {
+      const ended = await ask(await server(end));
+      const tells = store === 'redis' ? 'connection reset' : 'the connection ended before TLS was agreed on';
+      expectOneLine(
+        ended,
+        new RegExp(`could not be reached.*${store} at .*: ${tells}; does it speak TLS at all\\?$`, 'm'),
+      );
+      expect(ended.code).toBe(69);
+    },
+  );
+
+  test.each(ENDS)('doctor, of a Kubernetes: %s when TLS is begun, and is asked after it', async (_, end) => {
+    const KUBECONFIG = kubeconfig(await server(end));
+    const { stdout } = await run(['doctor', '-b', 'kubernetes', '-n', 'x'], { KUBECONFIG });
+    for (const check of ['problem +connect', 'warning +server'])
+      expect(String(stdout)).toMatch(new RegExp(`^${check} .*: the connection ended before TLS was agreed on;`, 'm'));
+  });
+
+  /** RFC 8446, 6: fatal, protocol_version. */
+  const alert = Buffer.from([0x15, 3, 3, 0, 2, 2, 70]);
+  test.each([...ENDS, ['sends an alert', (socket: Socket) => socket.end(alert)] as const])(
+    'redis without TLS: %s, and is asked whether it speaks TLS only: 69',
+    async (_, end) => {
+      const ended = await lead(`redis://${await server(end)}`);
+      expectOneLine(ended, /could not be reached.*redis at [^;]*[^.;]; does it speak TLS only \(rediss:\/\/\)\?$/m);
+      expect(ended.code).toBe(69);
+    },
+  );
+});
+
 describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
   let guarded: Redis;
   let secure: Redis;
@@ -513,7 +576,7 @@ describeWith(['redis', 'openssl'], 'a Redis that refuses us', () => {
     expectOneLine(strange, /--key .*server\.key is not the key of --cert .*client\.pem/);
     expect(strange.code).toBe(64);
     const plain = await refused(`redis://${endpoint}`, '--no-wait');
-    expectOneLine(plain, /connection reset; does it speak TLS only \(rediss:\/\/\)\?/);
+    expectOneLine(plain, /; does it speak TLS only \(rediss:\/\/\)\?/);
     expect(plain.code).toBe(69);
     expect((await refused(`rediss://${open.endpoints[0]}`, '--no-wait')).code).toBe(69);
   });

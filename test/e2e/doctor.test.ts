@@ -6,6 +6,7 @@ import type { Finding } from '../../src/doctor/finding.ts';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { WallClock } from '../helpers/faketime.ts';
+import { newFolder } from '../helpers/folders.ts';
 import { Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { until } from '../helpers/procs.ts';
@@ -174,7 +175,7 @@ describeWith(['flock'], 'doctor, with a file', () => {
     expectFinding(examined, 'election', 'problem', /cannot write/, /name a directory that you can write/);
   });
 
-  const dir = scratchFolder();
+  const dir = newFolder('doctor');
   leavesNothing(
     () => ({
       backend: `file:${join(dir, 'locks')}`,
@@ -185,13 +186,6 @@ describeWith(['flock'], 'doctor, with a file', () => {
     { runsOut: false },
   );
 });
-
-function scratchFolder(): string {
-  const dir = join('/tmp', `elect-run-doctor-${process.pid}`);
-  mkdirSync(dir, { recursive: true });
-  afterAll(() => rmSync(dir, { recursive: true, force: true }));
-  return dir;
-}
 
 describeWith(['flock', 'tmux'], 'doctor, at a terminal', () => {
   afterEach(closeTerminals);

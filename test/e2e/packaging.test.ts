@@ -1,6 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -8,6 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { pathWithoutCompilers } from '../helpers/compilers.ts';
 import { NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
+import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { processesWith, scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
@@ -15,7 +15,7 @@ import { stopServers } from '../helpers/servers.ts';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 
-const home = mkdtempSync(join(tmpdir(), 'elect-run-package-'));
+const home = newFolder('package');
 const prefix = join(home, 'prefix');
 const withoutCompiler = join(home, 'tools');
 const installed = join(prefix, 'lib/node_modules/elect-run');

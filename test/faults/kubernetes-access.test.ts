@@ -55,7 +55,7 @@ describeWith(
         'a server that speaks no TLS',
         () => kubernetes.kubeconfig('app', { endpoint: kubernetes.etcd.endpoints[0]! }),
         69,
-        /could not be reached.*before secure TLS/,
+        /could not be reached.*ended before TLS was agreed on; does it speak TLS at all\?$/m,
       ],
       [
         'a host that refuses',

@@ -71,6 +71,26 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd', () => {
   });
   escapingTrees(() => etcd.url);
 
+  // Each of its processes has ended before the next one has forked, so whoever looks from one to the next may find none of them alive.
+  test.each(['SIGKILL', 'SIGTERM'] as const)(
+    'a job that forks without end is gone when elect-run gets %s',
+    async (signal) => {
+      const turns = 8;
+      const oracle = new Oracle();
+      const entry = { backend: etcd.url, name: newElection(), job: oracle.job('forks') };
+      const line = await standInLine(oracle, ...Array.from({ length: turns }, () => entry));
+      for (const [index, leader] of line.entries()) {
+        await oracle.started(index + 1);
+        // Known to be under way: it has left the job's group.
+        await leader.event('strayed');
+        leader.kill(signal);
+        await leader.ended;
+      }
+      await until(() => oracle.workers().length === 0, 'the end of all jobs', 5000, 100);
+      oracle.verify(turns);
+    },
+  );
+
   test.each(['ignores-term', ...ESCAPING] as const)(
     'a job that %s is gone before the lease expires when replies stop',
     async (conduct) => {

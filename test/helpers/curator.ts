@@ -1,5 +1,4 @@
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { newFolder } from './folders.ts';
 
@@ -19,7 +18,3 @@ export function curatorCandidate(): string[] {
   const quick = ['-Xmx64m', '-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC'];
   return ['java', ...quick, '-cp', `${classes}:${JARS}`, 'CuratorCandidate'];
 }
-
-process.on('exit', () => {
-  if (classes) rmSync(classes, { recursive: true, force: true });
-});

@@ -1,14 +1,26 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { alive } from './procs.ts';
 
-/** A new temporary folder. Those of test processes that were killed before they could remove theirs go first. */
+/** In the environment of a run's workers: the folder that holds all others of the run. */
+const OF_THE_RUN = 'FOLDER_OF_THE_TESTS';
+const PREFIX = 'elect-run-tests-';
+
+/** A new temporary folder. It goes with the run at the latest; outside of a run of vitest whoever made it removes it. */
 export function newFolder(purpose: string): string {
-  const prefix = `elect-run-${purpose}-`;
+  const ofTheRun = process.env[OF_THE_RUN];
+  return mkdtempSync(ofTheRun ? join(ofTheRun, `${purpose}-`) : join(tmpdir(), `elect-run-${purpose}-`));
+}
+
+/** vitest's globalSetup. A worker is ended by a signal, so nothing can be left to its `exit`. Runs that were killed before they could tidy up are tidied up after. */
+export default function setup(): () => void {
   for (const name of readdirSync(tmpdir())) {
-    const owner = name.startsWith(prefix) ? /^(\d+)-/.exec(name.slice(prefix.length))?.[1] : undefined;
+    const owner = name.startsWith(PREFIX) ? /^\d+/.exec(name.slice(PREFIX.length))?.[0] : undefined;
     if (owner && !alive(Number(owner))) rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
-  return mkdtempSync(join(tmpdir(), `${prefix}${process.pid}-`));
+  const folder = mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`));
+  chmodSync(folder, 0o755); // servers run as users of their own
+  process.env[OF_THE_RUN] = folder;
+  return () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 }

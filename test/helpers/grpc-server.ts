@@ -24,7 +24,7 @@ export class ServerCall {
     this.stream.end();
   }
 
-  answer(...messages: string[]): void {
+  answer(...messages: (string | Buffer)[]): void {
     this.begin();
     for (const message of messages) this.stream.write(frame(message));
     this.end({ 'grpc-status': '0' });

@@ -14,7 +14,6 @@ export class Root {
   constructor() {
     chmodSync(this.folder, 0o755);
     for (const mountPoint of ['proc', 'dev', 'tmp']) mkdirSync(join(this.folder, mountPoint));
-    roots.add(this);
   }
 
   /** Where this path is, seen from outside. */
@@ -51,15 +50,9 @@ export class Root {
   }
 
   remove(): void {
-    roots.delete(this);
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
-
-const roots = new Set<Root>();
-process.on('exit', () => {
-  for (const root of roots) root.remove();
-});
 
 /** Where the tools of jobs are in `withoutShell`: in no PATH, and not in /bin. */
 export const TOOLS = '/opt/tools';

@@ -1,12 +1,12 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import { newFolder } from './folders.ts';
 import { allPids } from './procs.ts';
 
 /** A directory that is gone when the test is over. */
 export function scratch(): string {
-  const dir = mkdtempSync(join(tmpdir(), 'elect-run-test-'));
+  const dir = newFolder('test');
   onTestFinished(() => rmSync(dir, { recursive: true, force: true, maxRetries: 5 }));
   return dir;
 }

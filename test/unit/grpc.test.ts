@@ -317,6 +317,40 @@ test('a stream of both ways: each message as it comes, and none after it was can
   expect(ended).toBe(false);
 });
 
+test('after the first of two messages in one chunk it is cancelled: the second is not heard', async () => {
+  const { channel } = await connect((call) => {
+    call.begin();
+    call.stream.write(Buffer.concat([frame('one'), frame('two')]));
+  });
+  const heard: string[] = [];
+  await new Promise<void>((cancelled) => {
+    const stream = channel.open(
+      ECHO,
+      {},
+      {
+        message: (text) => {
+          heard.push(text);
+          stream.cancel();
+          setImmediate(cancelled);
+        },
+        ended: () => {},
+      },
+    );
+  });
+  expect(heard).toEqual(['one']);
+});
+
+test('a call whose answer is nonsense is cancelled', async () => {
+  let aborted: Promise<unknown> | undefined;
+  const { say } = await connect((call) => {
+    aborted = once(call.stream, 'aborted');
+    call.begin();
+    call.stream.write(Buffer.from([1, 0, 0, 0, 1, 9]));
+  });
+  await failure(say());
+  await aborted;
+});
+
 test('a reset ends all that is under way on the connection', async () => {
   const { server, channel, say } = await connect(() => {});
   const ended = new Promise<GrpcError | undefined>((resolve) => {

@@ -1,12 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { uptime } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { describeWith } from '../helpers/needs.ts';
-import { alive, childrenOf, commandLine, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+import { alive, childrenOf, commandLine, identify, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+import { scratch, script } from '../helpers/scratch.ts';
 import type { Need } from '../helpers/tools.ts';
 
 interface Kind {
@@ -17,7 +20,16 @@ interface Kind {
 }
 
 const file = (name: string) => fileURLToPath(new URL(`../../dist/${name}`, import.meta.url));
-const withShell = (...shell: string[]) => [...shell, file('guard.sh'), 'elect-run-guard', '/bin/true', 'cleanup'];
+/** The alarm's longest. */
+const NAP_MS = 250;
+const withShell = (...shell: string[]) => [
+  ...shell,
+  file('guard.sh'),
+  'elect-run-guard',
+  '/bin/true',
+  'cleanup',
+  String(NAP_MS / 10),
+];
 
 const SHELLS: Kind[] = [
   { name: 'dash', needs: ['dash'], command: withShell('dash') },
@@ -73,15 +85,32 @@ async function startGuard({ command: [program, ...args], env }: Kind) {
 }
 
 const HALF_A_SECOND = 500;
+/** Of /proc/uptime. */
+const CLOCK_STEP_MS = 10;
 /** The least margin there is. */
 const MARGIN_MS = 150;
 
 async function diesAt(job: ChildProcess, killAt: number): Promise<void> {
   await once(job, 'exit');
   const late = uptime() * 1000 - killAt;
-  expect(late).toBeGreaterThanOrEqual(-10); // the clock's step
+  expect(late).toBeGreaterThanOrEqual(-CLOCK_STEP_MS);
   expect(late).toBeLessThan(MARGIN_MS);
 }
+
+each([...SHELLS, OLD_BASH], (kind) => {
+  test('who is known to have left the job’s group is dead at the deadline, too, however long the clean-up takes; who only has such a pid is not', async () => {
+    const { tell, armFor } = await startGuard(kind);
+    const [stray, stranger] = [0, 1].map(() => {
+      const one = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+      onTestFinished(() => void one.kill('SIGKILL'));
+      return one;
+    }) as [ChildProcess, ChildProcess];
+    const killAt = await armFor(HALF_A_SECOND);
+    tell(`facts ${stray.pid}:${identify(stray.pid!).startedAt} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
+    await diesAt(stray, killAt);
+    expect(alive(stranger.pid!)).toBe(true);
+  });
+});
 
 each([...SHELLS, OLD_BASH, NODE], (kind) => {
   test('it kills the job’s group at the deadline, not before, on the clock of /proc/uptime', async () => {
@@ -92,7 +121,10 @@ each([...SHELLS, OLD_BASH, NODE], (kind) => {
   test('the last deadline counts, however many there were', async () => {
     const { job, armFor } = await startGuard(kind);
     let killAt = 0;
-    for (const startedAt = uptime(); uptime() < startedAt + 1; ) killAt = await armFor(HALF_A_SECOND);
+    for (const startedAt = uptime(); uptime() < startedAt + 1; ) {
+      killAt = await armFor(HALF_A_SECOND);
+      await sleep(CLOCK_STEP_MS); // within one step it would be told the same deadline, thousands of times
+    }
     await diesAt(job, killAt);
   });
 
@@ -157,6 +189,29 @@ each([...SHELLS, OLD_BASH], (kind) => {
       await diesAt(job, killAt);
     },
   );
+
+  /** As if the machine were suspended meanwhile: the clock goes on, and sleep(1) does not. */
+  const suspendedFor = (seconds: number): { env: NodeJS.ProcessEnv; woke: () => number } => {
+    const folder = scratch();
+    const first = `if mkdir '${folder}/first' 2>&-; then sleep ${seconds}; cat /proc/uptime >'${folder}/woke'; fi`;
+    script(folder, 'sleep', `#!/bin/sh\nPATH='${process.env.PATH}'\n${first}\nexec sleep "$1"\n`);
+    const woke = () => Number(readFileSync(join(folder, 'woke'), 'utf8').split(' ')[0]) * 1000;
+    return { env: { PATH: `${folder}:${process.env.PATH}` }, woke };
+  };
+
+  test('the machine is suspended while the alarm naps: the deadline stays where it was', async () => {
+    const { env } = suspendedFor(0.5);
+    const { job, armFor } = await startGuard({ ...kind, env: { ...kind.env, ...env } });
+    await diesAt(job, await armFor(4 * HALF_A_SECOND));
+  });
+
+  test('the machine is suspended until after the deadline: the alarm goes off one nap later at most', async () => {
+    const { env, woke } = suspendedFor(5);
+    const { job, armFor } = await startGuard({ ...kind, env: { ...kind.env, ...env } });
+    await armFor(8 * HALF_A_SECOND);
+    await once(job, 'exit');
+    expect(uptime() * 1000 - woke()).toBeLessThan(NAP_MS + MARGIN_MS);
+  });
 
   test('an alarm that was killed is set anew', async () => {
     const { job, armFor, alarm } = await startGuard(kind);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { Failure } from '../../src/outcome.ts';
-import { PROFILES, planTiming } from '../../src/timing.ts';
+import { longestNapMs, PROFILES, planTiming } from '../../src/timing.ts';
 
 describe('the budget', () => {
   test.each(Object.entries(PROFILES))(
@@ -9,6 +9,14 @@ describe('the budget', () => {
       const { ttlMs, renewEveryMs, requestMs, graceMs, marginMs } = planTiming(profile);
       expect(renewEveryMs + 2 * requestMs).toBeLessThanOrEqual(ttlMs - marginMs - graceMs);
       expect(marginMs).toBeGreaterThanOrEqual(150);
+    },
+  );
+
+  test.each(Object.entries(PROFILES))(
+    'of profile %s leaves room for the kill when the alarm has slept as long as it may',
+    (_, profile) => {
+      const timing = planTiming(profile);
+      expect(longestNapMs(timing)).toBeLessThan(timing.marginMs);
     },
   );
 

@@ -1,6 +1,7 @@
 import { connect } from 'node:tls';
 import { Refused, Unusable } from '../../backend.ts';
 import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
+import { endInHandshake } from '../handshake.ts';
 import type { EtcdSpec } from './spec.ts';
 
 /** Says what the user can mend. `right`: what a user has to be granted. Certificate errors may reach us as a broken connection: only a handshake of our own tells. */
@@ -25,7 +26,7 @@ export async function explain(
   if (/too large lease TTL/i.test(text)) return new Unusable('--ttl: longer than etcd allows');
   if (tls && /UNAVAILABLE|GRPCUnavailable/i.test(text)) {
     const problem = await tlsProblem(endpoint, tls, requestMs);
-    if (problem) return new Refused(`etcd: TLS with ${endpoint} failed: ${problem} (--cacert, --cert, --key)`);
+    if (problem) return problem;
   }
   return new Error(`etcd at ${endpoint}: ${plainMessage(error)}`, { cause: error });
 }
@@ -48,12 +49,12 @@ function plainMessage(error: Error): string {
   );
 }
 
-/** Why a TLS handshake with this endpoint fails, or undefined when it does not, or not for TLS's sake. */
+/** Why a TLS handshake with this endpoint fails; undefined: it does not, or not for TLS's sake. */
 function tlsProblem(
   endpoint: string,
   tls: NonNullable<EtcdSpec['tls']>,
   timeoutMs: number,
-): Promise<string | undefined> {
+): Promise<Error | undefined> {
   return new Promise((resolve) => {
     const socket = connect({
       ...splitEndpoint(endpoint),
@@ -61,7 +62,7 @@ function tlsProblem(
       ALPNProtocols: ['h2'],
       timeout: timeoutMs,
     });
-    const finish = (problem: string | undefined) => {
+    const finish = (problem: Error | undefined) => {
       socket.destroy();
       resolve(problem);
     };
@@ -69,8 +70,11 @@ function tlsProblem(
     // A server that wants a certificate says so only after the handshake, in TLS 1.3 with the first read.
     socket.on('secureConnect', () => setTimeout(() => finish(undefined), 100));
     socket.on('error', (error: NodeJS.ErrnoException) => {
-      const isNetwork = /^E(CONN|HOST|NET|TIMEDOUT|AI_|NOTFOUND)/.test(error.code ?? '');
-      finish(isNetwork ? undefined : (/SSL routines:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message).trim());
+      const ended = endInHandshake(error, socket);
+      if (ended) return finish(new Error(`etcd at ${endpoint}: ${ended}`, { cause: error }));
+      if (/^E(CONN|HOST|NET|PIPE|TIMEDOUT|AI_|NOTFOUND)/.test(error.code ?? '')) return finish(undefined);
+      const reason = (/SSL routines:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message).trim();
+      finish(new Refused(`etcd: TLS with ${endpoint} failed: ${reason} (--cacert, --cert, --key)`));
     });
   });
 }

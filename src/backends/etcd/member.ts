@@ -5,6 +5,8 @@ import type { EtcdSpec } from './spec.ts';
 /** A member that lost its cluster answers "no leader" at once instead of keeping us waiting (etcd's Go client sends the same). */
 const REQUIRE_LEADER = { hasleader: 'true' };
 
+const NO_PUT = ['Noput' as const];
+
 /** One member of a cluster: a connection to it, on which all calls and streams are, and who we are there. */
 export class Member {
   readonly endpoint: string;
@@ -31,8 +33,8 @@ export class Member {
     return this.#asUser((metadata) => this.#renewals.renew(lease, metadata, this.#requestMs));
   }
 
-  /** Resolves at the deletion of one of the keys at or after that revision, and when aborted. Rejects when the watch breaks. */
-  watchDeletion(keys: Buffer[], fromRevision: bigint, signal: AbortSignal): Promise<void> {
+  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. */
+  watchDeletion(keys: string[], fromRevision: bigint, signal: AbortSignal): Promise<string[]> {
     return this.#asUser(
       (metadata) =>
         new Promise((resolve, reject) => {
@@ -41,18 +43,21 @@ export class Member {
             call.cancel();
             act();
           };
-          const onAbort = () => end(resolve);
+          const onAbort = () => end(() => resolve([]));
           const call = this.#channel.open(WATCH, metadata, {
             message: ({ canceled, cancel_reason, events }) => {
               if (canceled) end(() => reject(new Error(cancel_reason || 'the watch was cancelled')));
-              else if (events.some(({ type }) => type === 'Delete')) end(resolve);
+              const deleted = events.filter(({ type }) => type === 'Delete').map(({ kv }) => kv.key.toString());
+              if (deleted.length > 0) end(() => resolve(deleted));
             },
             ended: (error) => end(() => reject(error ?? new Error('the watch ended'))),
           });
           signal.addEventListener('abort', onAbort);
           if (signal.aborted) return onAbort();
-          for (const key of keys)
-            call.write({ create_request: { key, start_revision: String(fromRevision), filters: ['Noput'] } });
+          for (const key of keys) {
+            const create = { key: Buffer.from(key), start_revision: String(fromRevision), filters: NO_PUT };
+            call.write({ create_request: create });
+          }
         }),
     );
   }

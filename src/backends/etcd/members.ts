@@ -31,11 +31,11 @@ export class EtcdMembers {
     return this.#first((member) => member.keepAlive(lease), signal);
   }
 
-  /** Resolves at the deletion of one of the keys at or after that revision, and when aborted. Rejects when the watch breaks. */
-  async watchDeletion(keys: Buffer[], fromRevision: bigint, signal: AbortSignal): Promise<void> {
+  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. */
+  async watchDeletion(keys: string[], fromRevision: bigint, signal: AbortSignal): Promise<string[]> {
     const member = this.#members[this.#preferred]!;
     try {
-      await member.watchDeletion(keys, fromRevision, signal);
+      return await member.watchDeletion(keys, fromRevision, signal);
     } catch (error) {
       member.reset();
       throw error;

@@ -2,6 +2,7 @@ import { type ClientRequest, request as httpRequest, type IncomingMessage } from
 import { request as httpsRequest } from 'node:https';
 import { Refused, Unusable } from '../../backend.ts';
 import { printable } from '../../text.ts';
+import { endInHandshake } from '../handshake.ts';
 import type { Cluster } from './cluster.ts';
 import type { Lease } from './record.ts';
 
@@ -123,7 +124,7 @@ export class LeaseApi {
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
       request.on('response', resolve);
       // What we ended ourselves ends with our reason, which is not the network's.
-      request.on('error', (error) => reject(signal.aborted ? signal.reason : this.#unreachable(error)));
+      request.on('error', (error) => reject(signal.aborted ? signal.reason : this.#unreachable(error, request)));
     });
     request.end(text);
     return abortable(answered, signal, request);
@@ -185,7 +186,7 @@ export class LeaseApi {
     );
   }
 
-  #unreachable(error: NodeJS.ErrnoException): Error {
+  #unreachable(error: NodeJS.ErrnoException, { socket }: ClientRequest): Error {
     const { server } = this.#cluster;
     const { code = '', message } = error;
     if (code === 'EPROTO' || /CERT|SIGNATURE|ERR_TLS_|ERR_SSL_WRONG_VERSION/.test(code)) {
@@ -194,7 +195,8 @@ export class LeaseApi {
         `kubernetes: TLS with ${server} failed: ${printable(problem)} (certificate-authority, tls-server-name)`,
       );
     }
-    return new Error(`kubernetes at ${server}: ${printable(message || code)}`, { cause: error });
+    const said = endInHandshake(error, socket) ?? printable(message || code);
+    return new Error(`kubernetes at ${server}: ${said}`, { cause: error });
   }
 }
 

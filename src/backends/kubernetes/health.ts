@@ -4,6 +4,7 @@ import { now } from '../../clock.ts';
 import type { Examiner } from '../../doctor/examiner.ts';
 import { printable } from '../../text.ts';
 import { validityOf } from '../certificate.ts';
+import { endInHandshake } from '../handshake.ts';
 import { LeaseApi } from './api.ts';
 import { Cluster } from './cluster.ts';
 import { BOOK_SUFFIX, type KubernetesSpec } from './spec.ts';
@@ -132,7 +133,10 @@ export class KubernetesExaminer implements Examiner {
           ...headers,
         },
       });
-      request.on('error', reject);
+      request.on('error', (error) => {
+        const said = endInHandshake(error, request.socket);
+        reject(said === undefined ? error : new Error(said, { cause: error }));
+      });
       request.on('response', (response) => {
         let text = '';
         response.setEncoding('utf8').on('data', (chunk: string) => {

@@ -120,7 +120,7 @@ export class RedisConnection {
         `redis: TLS with ${spec.endpoints.join(',')} failed: ${tlsReason(error)} (--cacert, --cert, --key)`,
       );
     const hint =
-      this.#hasAnswered || !MAY_BE_TLS.test(message)
+      this.#hasAnswered || !MAY_BE_TLS.test(`${error.code} ${message}`)
         ? ''
         : `; does it speak ${spec.tls ? 'TLS at all' : 'TLS only (rediss://)'}?`;
     return new Error(`redis at ${spec.endpoints.join(',')}: ${plainMessage(error)}${hint}`, { cause: error });
@@ -206,7 +206,7 @@ const isAnswer = (error: Error): boolean => error.name === 'ReplyError';
 const isMoved = ({ message }: Error): boolean => /^(READONLY|MASTERDOWN|LOADING|UNKILLABLE|NOREPLICAS)/.test(message);
 
 /** How it looks when one side speaks TLS and the other does not. */
-const MAY_BE_TLS = /no answer|ECONNRESET|Connection is closed|timed? ?out/i;
+const MAY_BE_TLS = /no answer|ECONNRESET|EPIPE|Connection is closed|Unknown RESP type|timed? ?out/i;
 
 const isTlsProblem = ({ code = '', message }: NodeJS.ErrnoException): boolean =>
   /^ERR_(SSL|TLS)|CERT|SELF_SIGNED|UNABLE_TO_/.test(code) || /SSL routines/.test(message);
@@ -216,6 +216,7 @@ const tlsReason = ({ message }: Error): string => (/SSL routines:[^:]*:([^:]+)/.
 function plainMessage({ code, message }: NodeJS.ErrnoException): string {
   const reason = NETWORK_TROUBLES[code ?? ''];
   if (reason) return reason;
+  if (message === 'Connection is closed.') return 'connection closed';
   if (/Unknown RESP type/.test(message)) return 'what answers there does not speak as Redis does';
   if (/All sentinels are unreachable/.test(message)) {
     const [, last] = /Last error: (.*)/s.exec(message) ?? [];

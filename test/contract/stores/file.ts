@@ -1,6 +1,6 @@
-import { mkdtempSync, rmSync, unlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { newFolder } from '../../helpers/folders.ts';
 import type { StoreKind } from './store.ts';
 
 export const FILE: StoreKind[] = [
@@ -8,7 +8,7 @@ export const FILE: StoreKind[] = [
     name: 'file',
     needs: ['flock'],
     async start() {
-      const dir = mkdtempSync(join(tmpdir(), 'elect-run-contract-'));
+      const dir = newFolder('contract');
       return {
         spec: { kind: 'file', dir },
         tellsAtOnce: true,

@@ -1,7 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Etcd } from '../../helpers/etcd.ts';
+import { newFolder } from '../../helpers/folders.ts';
 import type { Need } from '../../helpers/tools.ts';
 import { type FaultyStoreKind, KUBERNETES, REDIS, ZOOKEEPER } from '../every-store/stores.ts';
 
@@ -24,8 +22,7 @@ const FILE: CronStoreKind = {
   name: 'file',
   needs: [],
   async start() {
-    const dir = mkdtempSync(join(tmpdir(), 'elect-run-cron-'));
-    process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
+    const dir = newFolder('cron');
     return { endpoint: undefined, access: () => ({ backend: `file:${dir}` }), heal: async () => {} };
   },
 };

@@ -1,0 +1,77 @@
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
+import { Gone } from '../../src/backend.ts';
+import { EtcdBackend } from '../../src/backends/etcd.ts';
+import { within } from '../../src/clock.ts';
+import { Etcd } from '../helpers/etcd.ts';
+import { describeWith } from '../helpers/needs.ts';
+
+describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
+  let etcd: Etcd;
+  let elections = 0;
+  beforeAll(async () => {
+    etcd = await Etcd.start();
+  });
+
+  const soon = () => within(5000);
+
+  /** All of them in the line of a new election, in this order; the first one leads. */
+  async function lineOf(...ids: string[]) {
+    const election = `line-${elections++}`;
+    const line = [];
+    for (const id of ids) {
+      const spec = { kind: 'etcd' as const, endpoints: etcd.endpoints, tls: undefined, auth: undefined };
+      const backend = new EtcdBackend(spec, { election, id, ttlMs: 60_000, requestMs: 5000 });
+      onTestFinished(() => backend[Symbol.asyncDispose]());
+      const place = backend.newPlace();
+      line.push({ backend, place, standing: await backend.acquire(place, soon()) });
+    }
+    return { election, line };
+  }
+
+  type Candidacy = Awaited<ReturnType<typeof lineOf>>['line'][number];
+  const vacancy = ({ backend, place, standing }: Candidacy) => {
+    if (standing.leads) throw new Error('it leads');
+    return backend.vacancy(place, standing, soon());
+  };
+
+  test('when the whole line is deleted at once, nobody in it leads', async () => {
+    const { election, line } = await lineOf('first', 'second', 'third');
+    const vacancies = line.slice(1).map(vacancy);
+    await etcd.etcdctl('del', '--prefix', `${election}/`);
+    await Promise.all(vacancies);
+    for (const { backend, place } of line.slice(1)) {
+      const lead = async () => {
+        if ((await backend.acquire(place, soon())).leads) await backend.confirm(place, soon());
+      };
+      await expect(lead()).rejects.toThrow(Gone);
+    }
+  });
+
+  test('the one who is next leads by the read that confirms it; who comes after looks at the line again', async () => {
+    const { line } = await lineOf('first', 'second', 'third');
+    const [first, second, third] = line as [Candidacy, Candidacy, Candidacy];
+    const [nextToLead, behind] = [vacancy(second), vacancy(third)];
+    await first.backend.release(first.place, soon());
+    await nextToLead;
+    expect(await second.backend.acquire(second.place, soon())).toEqual({ leads: true });
+    const token = await second.backend.confirm(second.place, soon());
+    await second.backend.release(second.place, soon());
+    await behind;
+    // The one whom it saw ahead was not the first then.
+    expect(await third.backend.acquire(third.place, soon())).toEqual({ leads: true });
+    expect(await third.backend.confirm(third.place, soon())).toBeGreaterThan(token);
+  });
+
+  test('who stood behind another one does not lead when that one leaves', async () => {
+    const { line } = await lineOf('first', 'second', 'third');
+    const [, second, third] = line as [Candidacy, Candidacy, Candidacy];
+    const behind = vacancy(third);
+    await second.backend.release(second.place, soon());
+    await behind;
+    expect(await third.backend.acquire(third.place, soon())).toMatchObject({
+      leads: false,
+      leader: 'first',
+      position: 2,
+    });
+  });
+});

@@ -1,0 +1,69 @@
+import { spawn } from 'node:child_process';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, onTestFinished, test } from 'vitest';
+import { now } from '../../src/clock.ts';
+import { killTree } from '../../src/tree.ts';
+import { newFolder } from '../helpers/folders.ts';
+import { allPids, signal, until } from '../helpers/procs.ts';
+
+const ROUNDS = 60;
+/** Of one generation. */
+const LENGTH_MS = 35;
+/** One generation of many: a session of its own, and gone before the next one has forked. */
+const CHAIN = `#!/bin/sh
+sleep 0.03
+[ "$1" -eq 0 ] || setsid "$0" $(($1 - 1)) &
+exit 0
+`;
+
+const marked = (mark: string) =>
+  allPids().filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`${mark}\0`);
+    } catch {
+      return false;
+    }
+  });
+
+// Nobody adopts what these leave, as after a kill -9 of elect-run: whoever looks from one process to the next may find none of them alive while they live on.
+test('nobody of a tree that forks without end gets past killTree', async () => {
+  const folder = newFolder('tree');
+  const chain = join(folder, 'chain.sh');
+  writeFileSync(chain, CHAIN);
+  chmodSync(chain, 0o755);
+  onTestFinished(async () => {
+    await until(() => {
+      const left = marked(`ELECT_RUN_TREE_TEST=${process.pid}`);
+      for (const pid of left) signal(pid, 'SIGSTOP');
+      for (const pid of left) signal(pid, 'SIGKILL');
+      return left.length === 0;
+    }, 'the end of all chains');
+    rmSync(folder, { recursive: true });
+  });
+  for (let round = 0; round < ROUNDS; round++) {
+    const mark = `ELECT_RUN_ID=${process.pid}-${round}`;
+    for (let line = 0; line < 3; line++) {
+      const env = {
+        PATH: process.env.PATH,
+        ELECT_RUN_ID: `${process.pid}-${round}`,
+        ELECT_RUN_TREE_TEST: `${process.pid}`,
+      };
+      spawn(chain, ['300'], { env, stdio: 'ignore', detached: true });
+    }
+    await until(() => marked(mark).length >= 3, 'three chains');
+    await sleep(LENGTH_MS + (LENGTH_MS * round) / ROUNDS); // at another moment of a generation's life each time
+    const marks = {
+      root: undefined,
+      ownGroup: true,
+      mark,
+      reaper: undefined,
+      known: [],
+      helperSessions: [],
+      helpers: [],
+    };
+    expect(await killTree(marks, now() + 5000)).toBe(true);
+    expect(marked(mark)).toEqual([]);
+  }
+});
