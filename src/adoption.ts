@@ -1,6 +1,6 @@
 import { monotonicMs } from './clock.ts';
 import { becomeSubreaper, reap } from './native.ts';
-import { childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
+import { Children, childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
 
 /** The kernel tells nobody of an adoption, or of a setsid(2). A look costs some 20 µs for each process of the tree: */
 const WATCH_MS = 100;
@@ -36,6 +36,7 @@ export class Adoption {
 
   #watch: NodeJS.Timeout | undefined;
   #known = '';
+  #children: Children | undefined;
 
   constructor() {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
@@ -47,7 +48,8 @@ export class Adoption {
    * own death no parent leads to them any more (the kernel kills the child at once, and orphans are init's), so they have to be known by then.
    */
   watch(root: Pick<Proc, 'pid' | 'group'>, changed: (strays: Proc[]) => void): void {
-    clearTimeout(this.#watch);
+    this.#endWatch();
+    this.#children = new Children(root.pid);
     const look = () => {
       const startedAt = monotonicMs();
       const strays = this.#strays(root);
@@ -63,7 +65,7 @@ export class Adoption {
 
   #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] {
     const orphans = new Set(this.#adopted());
-    const pids = [...orphans, ...childrenOf(root.pid)];
+    const pids = [...orphans, ...this.#children!.read()];
     for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
     return pids
       .map(readProc)
@@ -86,12 +88,17 @@ export class Adoption {
     }
   }
 
+  #endWatch(): void {
+    clearTimeout(this.#watch);
+    this.#children?.end();
+  }
+
   #adopted(): number[] {
     return (childrenOfOurs() ?? []).filter((pid) => !awaited.has(pid));
   }
 
   end(): void {
-    clearTimeout(this.#watch);
+    this.#endWatch();
     process.off('SIGCHLD', this.#reapDead);
   }
 }

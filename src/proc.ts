@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
 
 /** One line of /proc/PID/stat: what is needed to tell whose a process is (proc(5)). */
 export interface Proc {
@@ -82,20 +82,79 @@ export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): bo
  */
 export function childrenOfOurs(): number[] | undefined {
   try {
-    return readText(`/proc/self/task/${process.pid}/children`).split(' ').filter(Boolean).map(Number);
+    ours ??= new Kept(`/proc/self/task/${process.pid}/children`);
+    return numbersIn(ours.read());
   } catch {
     return undefined;
   }
 }
 
+let ours: Kept | undefined;
+
 /** Zombies included, of all its threads; none where the kernel does not tell. */
 export function childrenOf(pid: number): number[] {
   try {
     return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-      readText(`/proc/${pid}/task/${thread}/children`).split(' ').filter(Boolean).map(Number),
+      numbersIn(readText(`/proc/${pid}/task/${thread}/children`)),
     );
   } catch {
     return [];
+  }
+}
+
+/** As `childrenOf`, for one that is asked for again and again. Until `end` it costs a descriptor. */
+export class Children {
+  readonly #pid: number;
+  #kept: Kept | undefined;
+
+  constructor(pid: number) {
+    this.#pid = pid;
+  }
+
+  read(): number[] {
+    try {
+      // Two links, and one for each thread (fs/proc/base.c, proc_task_getattr).
+      if (statSync(`/proc/${this.#pid}/task`).nlink !== 3) return childrenOf(this.#pid);
+      this.#kept ??= new Kept(`/proc/${this.#pid}/task/${this.#pid}/children`);
+      return numbersIn(this.#kept.read());
+    } catch {
+      return [];
+    }
+  }
+
+  end(): void {
+    this.#kept?.end();
+    this.#kept = undefined;
+  }
+}
+
+const numbersIn = (text: string): number[] => text.split(' ').filter(Boolean).map(Number);
+
+/** A page: no more comes at once, and of a number that does not fit nothing does. Most lists fit. */
+const KEPT_BYTES = 4096;
+const LONGEST_NUMBER = 16;
+const shared = Buffer.alloc(KEPT_BYTES);
+
+/** A file of /proc that stays open: a read from its start makes it anew (seq_file), in a quarter of the time. */
+class Kept {
+  readonly #file: string;
+  readonly #fd: number;
+
+  /** Throws when it is not there. */
+  constructor(file: string) {
+    this.#file = file;
+    this.#fd = openSync(file, 'r');
+  }
+
+  read(): string {
+    const length = readSync(this.#fd, shared, 0, KEPT_BYTES, 0);
+    return length < KEPT_BYTES - LONGEST_NUMBER
+      ? shared.toString('latin1', 0, length)
+      : readFileSync(this.#file, 'latin1');
+  }
+
+  end(): void {
+    closeSync(this.#fd);
   }
 }
 

@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
 import { Redis, type RedisOptions } from 'ioredis';
 import { Refused, Unusable } from '../../backend.ts';
 import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
@@ -162,7 +161,7 @@ class Link {
   cut(): void {
     // Reset, not closed: TCP would go on to deliver for minutes what nobody wants any more. (TLS cannot be reset.)
     const { stream } = this.client as unknown as { stream?: Socket };
-    if (stream instanceof TLSSocket) stream.destroy();
+    if (stream && 'encrypted' in stream) stream.destroy();
     else stream?.resetAndDestroy();
     this.client.disconnect();
   }
