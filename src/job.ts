@@ -130,18 +130,19 @@ export class Job {
   async endLeftovers(renewal: Renewal): Promise<boolean> {
     if (!this.#adoption?.hasOrphans()) return true;
     const leftovers = findTree(this.marks);
-    if (leftovers.length === 0) return true;
-    this.#report({ type: 'leftovers', pids: leftovers.map(({ pid }) => pid) });
-    signalAll(leftovers, 'SIGTERM');
-    signalAll(leftovers, 'SIGCONT');
-    const over = new AbortController();
-    await Promise.race([
-      this.#treeIsDead(over.signal),
-      pause(this.#config.timing.graceMs, over.signal),
-      renewal.gone,
-      renewal.stopDue,
-    ]);
-    over.abort();
+    if (leftovers.length > 0) {
+      this.#report({ type: 'leftovers', pids: leftovers.map(({ pid }) => pid) });
+      signalAll(leftovers, 'SIGTERM');
+      signalAll(leftovers, 'SIGCONT');
+      const over = new AbortController();
+      await Promise.race([
+        this.#treeIsDead(over.signal),
+        pause(this.#config.timing.graceMs, over.signal),
+        renewal.gone,
+        renewal.stopDue,
+      ]);
+      over.abort();
+    }
     return killTree(this.marks, now() + DEATH_MS);
   }
 

@@ -1,5 +1,15 @@
 import { now, pause } from './clock.ts';
-import { hasInEnvironment, inspect, isAlive, listPids, type Proc } from './proc.ts';
+import {
+  FIRST_PID,
+  hasInEnvironment,
+  highestPid,
+  inspect,
+  isAlive,
+  isLeader,
+  lastPid,
+  listPids,
+  type Proc,
+} from './proc.ts';
 
 /** What marks a process as the child's: plain data, so that the guard's clean-up can be told. */
 export interface TreeMarks {
@@ -23,49 +33,57 @@ export interface TreeMarks {
  * Every living process of the child's tree: its group and session, all descendants by parent, and what left both but still
  * carries the mark in its environment.
  */
-export const findTree = (marks: TreeMarks): Proc[] => look(marks, new Map()).tree;
+export const findTree = (marks: TreeMarks): Proc[] => look(marks).tree;
 
 /** One look at all processes, which takes some milliseconds, while they go on. */
 interface Look {
   tree: Proc[];
-  /** Nobody can have got past it: a process that had ended when its turn came may have left a child that was not yet there when they were listed. */
+  /** Nobody can have got past it. */
   isSure: boolean;
 }
 
 /**
- * `strangers`: those that an earlier look has found not to be of the tree, or dead, with their start, for the next one. `found` is called with each process as
- * soon as it is known to be of the tree, before others are looked at.
+ * A process may end between the list and its turn, and leave a child that is not in the list. But the kernel numbers them in turn, so whoever came into being
+ * meanwhile is looked at as well, until nobody has. `strangers`: those that an earlier look has found not to be of the tree, with their start, for the next
+ * one. `found` is called with each process as soon as it is known to be of the tree, before others are looked at.
  */
-function look(marks: TreeMarks, strangers: Map<number, string>, found: (proc: Proc) => void = () => {}): Look {
+function look(
+  marks: TreeMarks,
+  strangers: Map<number, string> = new Map(),
+  found: (proc: Proc) => void = () => {},
+): Look {
   const ourselves = new Set([process.pid, ...(marks.reaper ? [marks.reaper] : []), ...marks.helpers]);
   const isOfTheTree = membership(marks);
   const tree = new Map<number, Proc>();
   const others: Proc[] = [];
   let isSure = true;
-  for (const pid of listPids()) {
+  const consider = (pid: number) => {
     const proc = inspect(pid);
-    if (proc === 'kernel') continue;
-    if (proc === 'dead') {
-      isSure &&= strangers.has(pid);
-      strangers.set(pid, DEAD);
-      continue;
-    }
-    if (ourselves.has(pid) || marks.helperSessions.includes(proc.session)) continue;
-    if (strangers.get(pid) === proc.startedAt) {
-      others.push(proc);
-      continue;
-    }
-    const isMember = isOfTheTree(proc);
+    if (typeof proc !== 'object' || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
+    const isStranger = strangers.get(pid) === proc.startedAt;
+    const isMember = !isStranger && isOfTheTree(proc);
     if (isMember) {
       tree.set(pid, proc);
       found(proc);
-      continue;
+      return;
     }
     others.push(proc);
     // Some have no environment, and none later either.
     const isSettled = isMember === false || strangers.get(pid) === `${UNCLEAR}${proc.startedAt}`;
     isSure &&= isSettled;
     strangers.set(pid, `${isSettled ? '' : UNCLEAR}${proc.startedAt}`);
+  };
+  let last = lastPid();
+  for (const pid of listPids()) consider(pid);
+  for (let turns = 0; ; turns++) {
+    const newest = lastPid();
+    if (last === undefined || newest === undefined || turns === MOST_TURNS) isSure = false;
+    else if (newest !== last) {
+      for (const pid of pidsBetween(last, newest)) if (isLeader(pid)) consider(pid);
+      last = newest;
+      continue;
+    }
+    break;
   }
   for (let grew = true; grew; ) {
     grew = false;
@@ -79,8 +97,16 @@ function look(marks: TreeMarks, strangers: Map<number, string>, found: (proc: Pr
   return { tree: [...tree.values()], isSure };
 }
 
-const DEAD = 'dead';
 const UNCLEAR = 'unclear ';
+/** Each takes less than a process to start: who forks faster is many, and some of them are found. */
+const MOST_TURNS = 1000;
+
+/** The first not included, and round at the end. */
+function* pidsBetween(last: number, newest: number): Generator<number> {
+  const highest = newest < last ? highestPid() : newest;
+  for (let pid = last + 1; pid <= highest; pid++) yield pid;
+  if (newest < last) for (let pid = FIRST_PID; pid <= newest; pid++) yield pid;
+}
 
 /** Undefined: it shows no environment just now. */
 function membership({ root, ownGroup, reaper, known, mark }: TreeMarks): (proc: Proc) => boolean | undefined {
@@ -117,7 +143,7 @@ export function trySignal(pid: number, signal: NodeJS.Signals | number): void {
 /** What is given to the tree to die after KILL before we say that we cannot show it. */
 export const DEATH_MS = 5000;
 
-/** Looks in a row that found nobody, where none of them was sure: on a machine where processes come and go all the time none may ever be. */
+/** Looks in a row that found nobody, where none of them can be sure. */
 const EMPTY_LOOKS = 5;
 
 /**

@@ -360,7 +360,7 @@ const stores: Fault[] = [
     name: 'turn lost while the answer is under way',
     weight: 3,
     lasts: [0.3, 0.3],
-    can: ({ store }) => store.endpoints.length > 0 && store.first !== undefined,
+    can: ({ store }) => store.endpoints.length > 0 && store.line !== undefined,
     async strike({ store, name, sites, leader, oracle }) {
       const before = leader();
       if (!before) return NOBODY;
@@ -372,11 +372,10 @@ const stores: Fault[] = [
       signal(before.elect.pid, 'SIGKILL');
       const what = `that of ${label(next)}, after ${label(before)} was killed`;
       const undo = () => next.wire.heal();
-      const isFirst = async () => (await store.first!(name).catch(() => undefined)) === idOf(next);
+      const isFirst = async () => (await store.line!.first(name).catch(() => undefined)) === idOf(next);
       if (!(await until(isFirst, 'its turn', 4 * TURN_MS).catch(() => false)))
         return { what: `${what}: it was not its turn`, undo };
-      // Told of it, it asks whether it leads; now the store's answer is on its way.
-      await sleep(2.5 * TURN_MS);
+      await sleep(store.line!.believesAfter * TURN_MS);
       if (!oracle.starts().some(({ who }) => who === idOf(next)) && (await isFirst()))
         await store.depose!(name, 'first').catch(() => {});
       return { what, undo };

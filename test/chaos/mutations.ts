@@ -38,8 +38,8 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       {
         file: 'src/tree.ts',
-        from: '  return [...tree.values()];',
-        to: '  return [...tree.values()].filter(({ pid }) => pid === rootPid);',
+        from: 'return { tree: [...tree.values()], isSure };',
+        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure };',
       },
       {
         file: 'src/job.ts',

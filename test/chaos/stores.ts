@@ -25,8 +25,11 @@ export interface Store {
   access(endpoints: string[]): Access;
   /** Which of the servers leads the others. */
   leader?(): Promise<number>;
-  /** Who stands first in line. Only where there is one. */
-  first?(name: string): Promise<string | undefined>;
+  /**
+   * Of a store with a line: who stands first in it, and after how many trips of a message over a slow link whoever is told of its turn believes in it, but has not yet
+   * had its confirming read answered.
+   */
+  line?: { first(name: string): Promise<string | undefined>; believesAfter: number };
   /** Takes the place of the first or the second in line away, as an operator would. Resolves with its id, or undefined when there is none. */
   depose?(name: string, place: 'first' | 'second'): Promise<string | undefined>;
   /** Nothing more can be written, until it is freed. */
@@ -98,7 +101,8 @@ const etcd = (name: string, members: 1 | 3): StoreKind => ({
       endpoints,
       access: (endpoints) => ({ backend: `etcd://${endpoints.join(',')}` }),
       ...(members === 1 ? {} : { leader: () => store.leader() }),
-      first: async (name) => (await store.line(name))[0]?.value,
+      // The watch tells it (1), and its next request is that read (2).
+      line: { first: async (name) => (await store.line(name))[0]?.value, believesAfter: 1.5 },
       depose: async (name, place) => {
         const found = (await store.line(name))[place === 'first' ? 0 : 1];
         if (!found) return undefined;
@@ -167,9 +171,13 @@ const zookeeper = (name: string, members: 1 | 3): StoreKind => ({
       endpoints: store.endpoints,
       access: (endpoints) => ({ backend: `zookeeper://${endpoints.join(',')}` }),
       ...(members === 1 ? {} : { leader: () => store.leader() }),
-      first: async (name) => {
-        const [path] = await store.line(name);
-        return path && store.dataAt(path);
+      // The watch tells it (1), it looks at the line (2, 3), and its next request is that read (4).
+      line: {
+        first: async (name) => {
+          const [path] = await store.line(name);
+          return path && store.dataAt(path);
+        },
+        believesAfter: 2.5,
       },
       depose: async (name, place) => {
         const path = (await store.line(name))[place === 'first' ? 0 : 1];

@@ -28,13 +28,15 @@ export class ZooKeeper {
   readonly members: Server[] = [];
   /** `host:port` of each member, in their order. */
   readonly endpoints: string[];
-  readonly #session: Session;
+  #session: Session;
+  readonly #newSession: () => Session;
 
   private constructor(folder: string, endpoints: string[], auth: Auth | undefined) {
     this.folder = folder;
     this.endpoints = endpoints;
     const spec = { kind: 'zookeeper', endpoints, chroot: '', flavor: 'kazoo', auth } as const;
-    this.#session = new Session(spec, { election: '', id: 'test', ttlMs: 10_000, requestMs: 3000 });
+    this.#newSession = () => new Session(spec, { election: '', id: 'test', ttlMs: 10_000, requestMs: 3000 });
+    this.#session = this.#newSession();
   }
 
   static async start(options: ZooKeeperOptions = {}): Promise<ZooKeeper> {
@@ -207,13 +209,15 @@ export class ZooKeeper {
     return Number(/^Received: (\d+)/m.exec(await tell(this.endpoints[0]!, 'srvr'))![1]);
   }
 
-  /** Everything as at the beginning: nobody frozen, all running. */
+  /** Everything as at the beginning: nobody frozen, all running, and we have a session that lives. */
   async heal(): Promise<void> {
     for (const member of this.members) {
       if (member.isRunning) member.thaw();
       else member.start();
     }
     await this.ready();
+    this.#session.cut();
+    this.#session = this.#newSession();
   }
 
   async stop(): Promise<void> {

@@ -1,0 +1,26 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { expect, onTestFinished, test } from 'vitest';
+import { childrenOf, childrenOfOurs, hasInEnvironment, readProc } from '../../src/proc.ts';
+
+async function start(env: NodeJS.ProcessEnv = {}): Promise<number> {
+  const sleeper = spawn('sleep', ['60'], { env: { ...process.env, ...env } });
+  onTestFinished(() => void sleeper.kill());
+  await once(sleeper, 'spawn');
+  return sleeper.pid!;
+}
+
+test('an environment is read to its end, however long it is, and what is read after it is read afresh', async () => {
+  const long = 'x'.repeat(50_000);
+  const pid = await start({ BEFORE: long, LAST: `${long}y` });
+  expect(hasInEnvironment(pid, `LAST=${long}y`)).toBe(true);
+  expect(hasInEnvironment(pid, `LAST=${long}z`)).toBe(false);
+  expect(readProc(pid)).toMatchObject({ pid, parent: process.pid });
+});
+
+test('all children are found, ours and those of anybody, however many there are', async () => {
+  const pids: number[] = [];
+  while (pids.join(' ').length < 4200) pids.push(await start());
+  expect(childrenOf(process.pid)).toEqual(expect.arrayContaining(pids));
+  expect(childrenOfOurs()).toEqual(expect.arrayContaining(pids));
+}, 60_000);
