@@ -33,6 +33,8 @@ interface EtcdPlace extends Place {
   isFirst: boolean;
   /** The store's revision at the last look. */
   asOf: string | undefined;
+  /** A key whose owner has said that it gives its place back, and nothing of it is at work. */
+  resigned: string | undefined;
   /** What the last look at our key sees of it, until it is asked for. */
   word: Promise<{ text: string | undefined } | undefined> | undefined;
   /** Kept from one look to the next. */
@@ -64,6 +66,12 @@ interface KeyValue {
   lease: string;
 }
 
+/** Follows the id in a key that is about to be given back. */
+const RESIGNS = ' resigns';
+/** Twice the time in which the command of a leader is gone whose place was taken. */
+const TAKEN_MS = 200;
+/** The child is started first. */
+const TELL_AFTER_MS = 20;
 /** A pause before a broken watch is opened again, so that a dead member is not asked in a loop. */
 const REOPEN_MS = 250;
 
@@ -106,6 +114,7 @@ export class EtcdBackend implements Backend {
       ahead: undefined,
       isNext: false,
       isFirst: false,
+      resigned: undefined,
       asOf: undefined,
       word: undefined,
       watch: undefined,
@@ -113,11 +122,7 @@ export class EtcdBackend implements Backend {
   }
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
-    if (place.isFirst) {
-      place.isFirst = false;
-      place.leads = true;
-      return { leads: true };
-    }
+    if (place.isFirst) return this.#succeed(place, signal);
     if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
     const { key, lease } = place.handle!;
     const answer = await this.#members.ask(
@@ -142,6 +147,7 @@ export class EtcdBackend implements Backend {
     place.asOf = answer.header.revision;
     this.#mustStandAlone(line!);
     const position = line!.findIndex((other) => other.key.equals(own.key));
+    if (position === 0 && place.ahead !== undefined && !place.leads) return this.#succeed(place, signal);
     place.leads = position === 0;
     place.isNext = position === 1;
     place.isFirst = false; // should that have been told meanwhile, it is told again
@@ -150,7 +156,17 @@ export class EtcdBackend implements Backend {
       return { leads: true };
     }
     place.ahead = line![position - 1]!.key.toString();
-    return { leads: false, leader: first![0]!.value.toString(), since: undefined, position: position + 1 };
+    return { leads: false, leader: idIn(first![0]!), since: undefined, position: position + 1 };
+  }
+
+  /** We have come to be first. Where nobody has resigned the place was taken from somebody, who hears of it now as we do, and has a command to end. */
+  async #succeed(place: EtcdPlace, signal: AbortSignal): Promise<Leading> {
+    if (place.resigned !== place.ahead) await pause(TAKEN_MS, signal);
+    signal.throwIfAborted();
+    place.isFirst = false;
+    place.leads = true;
+    place.watch?.over.abort();
+    return { leads: true };
   }
 
   async vacancy(place: EtcdPlace, _waiting: Waiting, signal: AbortSignal): Promise<void> {
@@ -163,7 +179,10 @@ export class EtcdBackend implements Backend {
     const over = new AbortController();
     const ahead = place.ahead!;
     const own = place.handle!.key;
-    const deletion = this.#deletion([ahead, own], place.asOf!, over.signal).then((deleted) => {
+    const changed = (key: string, value: string) => {
+      if (key === ahead && value.endsWith(RESIGNS)) place.resigned = key;
+    };
+    const deletion = this.#deletion([ahead, own], place.asOf!, over.signal, changed).then((deleted) => {
       if (place.watch?.over !== over) return;
       place.watch = undefined;
       // Only those who came after us can have entered since we looked.
@@ -178,8 +197,8 @@ export class EtcdBackend implements Backend {
     const [mine, first] = kvs;
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
     place.asOf = revision;
-    // Not before the child has been started. Without the right to it observers go by the name alone.
-    setImmediate(() => this.#tellTerm(place, revision).catch(() => {}));
+    // Without the right to it observers go by the name alone.
+    setTimeout(() => this.#tellTerm(place, revision).catch(() => {}), TELL_AFTER_MS);
     return BigInt(revision);
   }
 
@@ -218,23 +237,27 @@ export class EtcdBackend implements Backend {
     return this.#gone(place);
   }
 
-  /** All that hangs on our lease is ours, and goes with it by one write: the next leader's look has to wait for whatever is written before it. */
+  /** All that hangs on our lease is ours, and goes with it by one write. The next in line need not wait for what has been said to be over. */
   async release(place: EtcdPlace, signal: AbortSignal): Promise<void> {
     place.watch?.over.abort();
     if (!place.handle) return;
     const { key, lease } = place.handle;
     place.handle = undefined;
+    // Attached to our lease, this key is ours: nobody else knows the lease.
+    const compare = [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }];
+    // The guard's clean-up does not know whether we led.
+    if (place.leads !== false) {
+      const value = bytes(this.#candidate.id + RESIGNS);
+      const resign = { compare, success: [{ request_put: { key: bytes(key), value, lease } }], failure: [] };
+      await this.#members.ask(TXN, resign, signal).catch(() => {}); // the next one waits a little longer
+    }
     try {
       await this.#members.ask(LEASE_REVOKE, { ID: lease }, signal);
     } catch (error) {
       if (isNotFound(error as Error)) return;
       if (!(error instanceof Refused)) throw error;
-      // That takes the right to every key on the lease, and one may have been taken from us. Attached to our lease, this key is ours: nobody else knows the lease.
-      const remove = {
-        compare: [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }],
-        success: [{ request_delete_range: { key: bytes(key) } }],
-        failure: [],
-      };
+      // That takes the right to every key on the lease, and one may have been taken from us.
+      const remove = { compare, success: [{ request_delete_range: { key: bytes(key) } }], failure: [] };
       await this.#members.ask(TXN, remove, signal);
     }
   }
@@ -255,11 +278,11 @@ export class EtcdBackend implements Backend {
         ? undefined
         : await this.#members.ask(LEASE_TIME_TO_LIVE, { ID: lease, keys: false }, signal);
     const leftMs = left && Math.max(0, Number(left.TTL)) * 1000; // -1: gone
-    const id = first.value.toString();
+    const id = idIn(first);
     const term = termOf(told.kvs[0], id);
     return {
       leader: { id, token: term?.token, since: term?.since, leftMs },
-      waiting: waiting.map(({ value }) => value.toString()),
+      waiting: waiting.map(idIn),
     };
   }
 
@@ -412,10 +435,15 @@ export class EtcdBackend implements Backend {
   }
 
   /** Resolves when one of the keys is not there (any more), with those that are seen to be gone; with none when aborted. Survives broken watches and compaction. */
-  async #deletion(keys: string[], asOf: string, signal: AbortSignal): Promise<string[]> {
+  async #deletion(
+    keys: string[],
+    asOf: string,
+    signal: AbortSignal,
+    changed?: (key: string, value: string) => void,
+  ): Promise<string[]> {
     for (let fromRevision = BigInt(asOf) + 1n; !signal.aborted; ) {
       try {
-        return await this.#members.watchDeletion(keys, fromRevision, signal);
+        return await this.#members.watchDeletion(keys, fromRevision, signal, changed);
       } catch {
         await pause(REOPEN_MS, signal);
       }
@@ -445,6 +473,11 @@ function termOf(told: Pick<KeyValue, 'value'> | undefined, id: string): Term | u
     return undefined;
   }
 }
+
+const idIn = ({ value }: KeyValue): string => {
+  const text = value.toString();
+  return text.endsWith(RESIGNS) ? text.slice(0, -RESIGNS.length) : text;
+};
 
 const bytes = (text: string): Buffer => Buffer.from(text);
 

@@ -62,6 +62,29 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
     expect(await third.backend.confirm(third.place, soon())).toBeGreaterThan(token);
   });
 
+  test('a place that was taken is not filled before its leader can have ended its command; one that was given back is, at once', async () => {
+    for (const [how, atLeastMs, atMostMs] of [
+      ['revoke', 200, 1000],
+      ['delete', 200, 1000],
+      ['release', 0, 150],
+    ] as const) {
+      const { line } = await lineOf('first', 'second');
+      const [first, second] = line as [Candidacy, Candidacy];
+      await first.backend.confirm(first.place, soon());
+      const { key, lease } = first.place.handle!;
+      const vacant = vacancy(second);
+      if (how === 'release') await first.backend.release(first.place, soon());
+      else if (how === 'delete') await etcd.etcdctl('del', key);
+      else await etcd.etcdctl('lease', 'revoke', BigInt(lease).toString(16));
+      await vacant;
+      const vacantAt = performance.now();
+      expect(await second.backend.acquire(second.place, soon())).toEqual({ leads: true });
+      const tookMs = performance.now() - vacantAt;
+      expect(tookMs, how).toBeGreaterThan(atLeastMs - 2);
+      expect(tookMs, how).toBeLessThan(atMostMs);
+    }
+  });
+
   test('who stood behind another one does not lead when that one leaves', async () => {
     const { line } = await lineOf('first', 'second', 'third');
     const [, second, third] = line as [Candidacy, Candidacy, Candidacy];

@@ -33,8 +33,13 @@ export class Member {
     return this.#asUser((metadata) => this.#renewals.renew(lease, metadata, this.#requestMs));
   }
 
-  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. */
-  watchDeletion(keys: string[], fromRevision: bigint, signal: AbortSignal): Promise<string[]> {
+  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. `changed` hears of new values before. */
+  watchDeletion(
+    keys: string[],
+    fromRevision: bigint,
+    signal: AbortSignal,
+    changed?: (key: string, value: string) => void,
+  ): Promise<string[]> {
     return this.#asUser(
       (metadata) =>
         new Promise((resolve, reject) => {
@@ -47,6 +52,7 @@ export class Member {
           const call = this.#channel.open(WATCH, metadata, {
             message: ({ canceled, cancel_reason, events }) => {
               if (canceled) end(() => reject(new Error(cancel_reason || 'the watch was cancelled')));
+              for (const { type, kv } of events) if (type === 'Put') changed?.(kv.key.toString(), kv.value.toString());
               const deleted = events.filter(({ type }) => type === 'Delete').map(({ kv }) => kv.key.toString());
               if (deleted.length > 0) end(() => resolve(deleted));
             },
@@ -55,7 +61,11 @@ export class Member {
           signal.addEventListener('abort', onAbort);
           if (signal.aborted) return onAbort();
           for (const key of keys) {
-            const create = { key: Buffer.from(key), start_revision: String(fromRevision), filters: NO_PUT };
+            const create = {
+              key: Buffer.from(key),
+              start_revision: String(fromRevision),
+              filters: changed ? [] : NO_PUT,
+            };
             call.write({ create_request: create });
           }
         }),

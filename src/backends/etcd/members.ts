@@ -31,11 +31,16 @@ export class EtcdMembers {
     return this.#first((member) => member.keepAlive(lease), signal);
   }
 
-  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. */
-  async watchDeletion(keys: string[], fromRevision: bigint, signal: AbortSignal): Promise<string[]> {
+  /** Resolves at the deletion of one of the keys at or after that revision, with those deleted; with none when aborted. Rejects when the watch breaks. `changed` hears of new values before. */
+  async watchDeletion(
+    keys: string[],
+    fromRevision: bigint,
+    signal: AbortSignal,
+    changed?: (key: string, value: string) => void,
+  ): Promise<string[]> {
     const member = this.#members[this.#preferred]!;
     try {
-      return await member.watchDeletion(keys, fromRevision, signal);
+      return await member.watchDeletion(keys, fromRevision, signal, changed);
     } catch (error) {
       member.reset();
       throw error;
