@@ -89,7 +89,11 @@ export class Candidacy {
 
   /** Whoever was asked to step down does not stand again before the others: a store without a line would take it back at once. */
   async makeRoom(): Promise<void> {
-    if (this.#wasAsked) await this.interruptible((signal) => pause(this.#config.timing.renewEveryMs, signal));
+    if (this.#wasAsked)
+      await this.interruptible(async (signal) => {
+        await pause(this.#config.timing.renewEveryMs, signal);
+        signal.throwIfAborted();
+      });
     this.#wasAsked = false;
   }
 
