@@ -2,7 +2,7 @@ import { constants, readdirSync } from 'node:fs';
 import { type Koffi, loadKoffi } from './koffi.ts';
 
 /**
- * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). What takes them from there
+ * The few calls of libc, and of the libuv inside of Node, for which Node has no API: flock(2), prctl(2), waitpid(2), pidfd_open(2), fcntl(2), poll(2), socketpair(2), close_range(2), real-time signals (and posix_spawn(3), in spawn.ts). What takes them from there
  * is loaded when the first of them is needed.
  */
 interface Libc {
@@ -12,6 +12,7 @@ interface Libc {
   syscall(number: number, ...typed: unknown[]): number;
   ioctl(fd: number, request: number, ...typed: unknown[]): number;
   fcntl(fd: number, command: number, ...typed: unknown[]): number;
+  poll(fds: Buffer, count: number, timeoutMs: number): number;
   socketpair(domain: number, type: number, protocol: number, fds: Int32Array): number;
   errno(): number;
 }
@@ -39,6 +40,7 @@ function libc(): Libc {
       syscall: program.func('long syscall(long, ...)'),
       ioctl: program.func('int ioctl(int, unsigned long, ...)'),
       fcntl: program.func('int fcntl(int, int, ...)'),
+      poll: program.func('int poll(_Inout_ void *, unsigned long, int)'),
       socketpair: program.func('int socketpair(int, int, int, int *)'),
       errno: ffi.errno,
     };
@@ -94,6 +96,17 @@ export function inherited<T>(fds: number[], act: () => T): T {
   } finally {
     for (const fd of fds) if (fd > 2) fcntl(fd, F_SETFD, 'int', FD_CLOEXEC);
   }
+}
+
+const POLLERR = 8;
+const POLLHUP = 16;
+
+/** Whether nobody is left to read what is written to this pipe, socket or terminal (poll(2): POLLERR, POLLHUP). A file always has readers. */
+export function isUnread(fd: number): boolean {
+  const pollfd = Buffer.alloc(8); // int fd; short events; short revents
+  pollfd.writeInt32LE(fd, 0);
+  if (libc().poll(pollfd, 1, 0) <= 0) return false;
+  return (pollfd.readInt16LE(6) & (POLLERR | POLLHUP)) !== 0;
 }
 
 const AF_UNIX = 1;

@@ -198,14 +198,19 @@ export class KubernetesBackend implements Backend {
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     for (;;) {
       const lease = await this.#api.read(signal);
-      if (!lease || annotationsOf(lease)[WORD] === word) return;
-      if (await this.#api.replace(withAnnotation(lease, WORD, word), signal).catch(nothingIfConflict)) return;
+      if (!lease || (word === undefined && annotationsOf(lease)[WORD] === undefined)) return;
+      const left = word && `${new Date(this.#api.answeredAt).toISOString()} ${word}`;
+      const told = withAnnotation(withAnnotation(lease, WORD, word), WORD_LEFT, left);
+      if (await this.#api.replace(told, signal).catch(nothingIfConflict)) return;
     }
   }
 
   /** As the last renewal has shown it. */
   async readWord(place: KubernetesPlace, _signal: AbortSignal): Promise<string | undefined> {
-    return annotationsOf(place.lease)[WORD];
+    const { [WORD]: word, [WORD_LEFT]: left = '' } = annotationsOf(place.lease);
+    if (word === undefined || !left.endsWith(` ${word}`)) return word; // kubectl's own
+    const leftAt = Date.parse(left.slice(0, -word.length - 1));
+    return this.#api.answeredAt - leftAt < WORD_MS ? word : undefined;
   }
 
   async readBook(signal: AbortSignal): Promise<Book | undefined> {
@@ -290,6 +295,9 @@ export class KubernetesBackend implements Backend {
 const BOOK = 'elect-run/runs';
 /** The annotation with a word for the leader. */
 const WORD = 'elect-run/word';
+/** The annotation that tells when that word was left, and which: the API server forgets nothing by itself. */
+const WORD_LEFT = 'elect-run/word-left';
+const WORD_MS = 60_000;
 /** The annotation with the holder's name and token, for observers. */
 const TOKEN = 'elect-run/token';
 

@@ -1,6 +1,7 @@
 import type { Observation } from '../backend.ts';
 import type { ElectionOptions } from '../cli.ts';
 import { pause } from '../clock.ts';
+import { isUnread } from '../native.ts';
 import { EXIT, Failure } from '../outcome.ts';
 import { writeLine } from '../report/log.ts';
 import { documentOf, lookAt, lookAtRuns, openElection, type Watched } from './election.ts';
@@ -8,10 +9,13 @@ import { describe, describeLeader } from './view.ts';
 
 const LOOK_EVERY_MS = 250;
 const RETRY_MS = 1000;
+const STDOUT = 1;
 
-/** `elect-run watch`: prints each change of leadership, until it is interrupted; at a terminal, the state as it is now. Throws a Failure. */
+/** `elect-run watch`: prints each change of leadership, until it is interrupted or nobody reads it any more; at a terminal, the state as it is now. Throws a Failure. */
 export async function watch(options: ElectionOptions, env: NodeJS.ProcessEnv): Promise<never> {
   const watched = await openElection(options, env);
+  // Nothing is written until something changes, so nothing else would tell.
+  setInterval(() => isUnread(STDOUT) && process.exit(0), LOOK_EVERY_MS);
   const isLive = process.stdout.isTTY === true && !options.json;
   let shown: string | undefined;
   let isFirst = true;

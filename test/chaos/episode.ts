@@ -48,7 +48,8 @@ export interface Outcome {
 
 const FIRST_LEADER_MS = 20_000;
 const END_MS = 20_000;
-const LEFTOVERS_MS = 20_000;
+/** A word that `resign` could not take back is forgotten after a minute. */
+const LEFTOVERS_MS = 70_000;
 
 /** An election of its own, from the first candidate to the last trace of it. `instead`: in the place of those that the seed has. */
 export async function runEpisode(trial: Trial, seed: string, instead?: Draw[]): Promise<Outcome> {

@@ -25,6 +25,8 @@ export interface LaneOptions {
   seconds: number;
   /** It goes on until safety is violated, or ends with anything that is wrong. */
   isForSafety: boolean;
+  /** Something wrong does not end it. */
+  keepsGoing: boolean;
   /** How long a failing history may be searched for a shorter one. */
   shrinkSeconds: number;
 }
@@ -46,8 +48,8 @@ async function attack(options: LaneOptions): Promise<void> {
   const trial: Trial = { world, kind, store, program, faults };
   process.once('SIGTERM', async () => {
     await endAll();
-    await clearOracles();
     await store.stop();
+    await clearOracles();
     process.exit(143);
   });
   try {
@@ -57,7 +59,7 @@ async function attack(options: LaneOptions): Promise<void> {
     for (let episode = first; episode < first + episodes && performance.now() < endAt; episode++) {
       const outcome = await runEpisode(trial, `${options.seed}/${episode}`);
       tell({ type: 'episode', episode, outcome });
-      if (isFine(outcome, options)) continue;
+      if (isFine(outcome, options) || options.keepsGoing) continue;
       await shrink(trial, outcome, options.shrinkSeconds);
       return;
     }

@@ -25,6 +25,7 @@ const USAGE = `npm run chaos -- [options]
   --episode N        this election of that seed only
   --fault LIST       only these, by the names in the table
   --mutate LIST|all  with one safety rule less at a time, which has to be found: ${mutations.join(', ')}
+  --keep-going       a store is not left alone when something was found, for counts over a long time
   --no-namespaces    on loopback with proxies, also as root`;
 
 interface Chosen {
@@ -36,6 +37,7 @@ interface Chosen {
   episode: number | undefined;
   faults: string[];
   mutations: typeof MUTATIONS;
+  keepsGoing: boolean;
   hasNamespaces: boolean;
 }
 
@@ -51,6 +53,7 @@ function read(args: string[]): Chosen | string {
       episode: { type: 'string' },
       fault: { type: 'string' },
       mutate: { type: 'string' },
+      'keep-going': { type: 'boolean', default: false },
       'no-namespaces': { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -86,6 +89,7 @@ function read(args: string[]): Chosen | string {
     episode,
     faults,
     mutations: MUTATIONS.filter(({ name }) => wanted.includes(name)),
+    keepsGoing: values['keep-going'],
     hasNamespaces: !values['no-namespaces'] && whatIsMissing(['netns']) === undefined,
   };
 }
@@ -98,6 +102,8 @@ interface Result {
   missed: number;
   leaderships: number;
   overlaps: number;
+  /** Elections in which something was wrong. */
+  failures: number;
   excused: number;
   longestExcusedMs: number;
   worstGapMs: number;
@@ -116,7 +122,16 @@ async function runLane(
   progress: (line: string) => void,
 ): Promise<Result> {
   const result: Result = {
-    ...{ store: options.store, episodes: 0, injected: {}, missed: 0, leaderships: 0, overlaps: 0, excused: 0 },
+    ...{
+      store: options.store,
+      episodes: 0,
+      injected: {},
+      missed: 0,
+      leaderships: 0,
+      overlaps: 0,
+      failures: 0,
+      excused: 0,
+    },
     ...{ longestExcusedMs: 0, worstGapMs: 0, worstRecoveryMs: 0, failed: undefined, broken: undefined },
   };
   const { hosts } = STORES.find(({ name }) => name === options.store)!;
@@ -148,6 +163,8 @@ async function runLane(
       const { leaderships, recoveryMs, violations } = told.outcome;
       const verdict = violations.length === 0 ? `leader after ${Math.round(recoveryMs)} ms` : violations[0];
       progress(`${options.store}: seed ${told.outcome.seed}: ${leaderships} leaderships, ${verdict}`);
+      if (options.keepsGoing && violations.length > 0)
+        console.log(`\n${describeFailure({ ...result, failed: told.outcome })}\n`);
     }
   }
   const [code, signal] = await ended;
@@ -168,7 +185,9 @@ function add(result: Result, outcome: Outcome): void {
   result.longestExcusedMs = Math.max(result.longestExcusedMs, outcome.longestExcusedMs);
   result.worstGapMs = Math.max(result.worstGapMs, outcome.worstGapMs);
   result.worstRecoveryMs = Math.max(result.worstRecoveryMs, outcome.recoveryMs);
-  if (outcome.violations.length > 0) result.failed = outcome;
+  if (outcome.violations.length === 0) return;
+  result.failures++;
+  if (!result.failed || outcome.draws.length < result.failed.draws.length) result.failed = outcome;
 }
 
 /** So many of these at a time. */
@@ -194,10 +213,21 @@ const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
 
 function report(results: Result[]): string {
   const summary = [
-    ['', 'elections', 'faults', 'leaderships', 'overlaps', 'after an operator', 'worst gap', 'worst recovery'],
+    [
+      '',
+      'elections',
+      'failed',
+      'faults',
+      'leaderships',
+      'overlaps',
+      'after an operator',
+      'worst gap',
+      'worst recovery',
+    ],
     ...results.map((one) => [
       one.store,
       String(one.episodes),
+      String(one.failures),
       String(Object.values(one.injected).reduce((sum, times) => sum + times, 0)),
       String(one.leaderships),
       String(one.overlaps),
@@ -220,7 +250,7 @@ function describeFailure({ store, failed, broken }: Result): string {
   return [
     `${store}: ${violations.join('\n  ')}`,
     `again: npm run chaos -- --store ${store} --seed ${text} --episode ${episode}`,
-    `the shortest history that was seen to fail has ${draws.length} faults:`,
+    `its history, with ${draws.length} faults:`,
     ...timeline,
   ].join('\n');
 }
@@ -272,7 +302,12 @@ async function attackAll(chosen: Chosen, stores: string[], progress: (line: stri
           program: [process.execPath, BIN],
         },
         ...{ episode: chosen.episode ?? 1, episodes: chosen.episode === undefined ? Number.MAX_SAFE_INTEGER : 1 },
-        ...{ seconds: (chosen.minutes * 60) / turns, isForSafety: false, shrinkSeconds: SHRINK_SECONDS },
+        ...{
+          seconds: (chosen.minutes * 60) / turns,
+          isForSafety: false,
+          keepsGoing: chosen.keepsGoing,
+          shrinkSeconds: SHRINK_SECONDS,
+        },
       },
       chosen.hasNamespaces,
       progress,
@@ -297,6 +332,7 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
           episodes: Number.MAX_SAFE_INTEGER,
           seconds: chosen.minutes * 60,
           isForSafety: true,
+          keepsGoing: false,
           shrinkSeconds: 0,
         },
       },

@@ -5,12 +5,15 @@ import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
+import { Kubernetes } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
+import { until } from '../helpers/procs.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 type Access = ReturnType<CronStore['access']>;
 
+const LEASES = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
 const FLAGS = ['--profile', 'aggressive', '--grace', '500ms'];
 
 async function resign({ backend, env }: Access, ...args: string[]) {
@@ -166,6 +169,67 @@ describeWith(['flock'], 'a request that comes to nothing', () => {
       expect(code).toBe(64);
     },
   );
+});
+
+describeWith(['flock', ...CRON_STORES.kubernetes.needs], 'a request in a Lease, whose asker was killed', () => {
+  let kubernetes: Kubernetes;
+  beforeAll(async () => {
+    kubernetes = await Kubernetes.start();
+  });
+  afterEach(endAll);
+  afterAll(stopServers);
+  const stand = (name: string, ...command: string[]): Elect =>
+    elect(['-v', '-b', kubernetes.url, '-n', name, '--no-remote-resign', ...FLAGS, '--', ...command], {
+      env: kubernetes.env,
+    });
+
+  /** Leads, is asked to give way for nobody, does not, and ends. */
+  async function leaveWord(name: string): Promise<void> {
+    const leader = stand(name, 'sleep', '60');
+    await leader.event('started');
+    const asking = elect(['resign', '-b', kubernetes.url, '-n', name, '--to', 'nobody'], { env: kubernetes.env });
+    await until(async () => (await annotations(name))['elect-run/word'] !== undefined, 'the request');
+    asking.kill('SIGKILL');
+    await asking.ended;
+    leader.kill('SIGTERM');
+    await leader.ended;
+  }
+  const annotations = async (name: string) => (await kubernetes.lease(name))?.metadata.annotations ?? {};
+
+  test('each candidate gives way for it once', async () => {
+    await leaveWord('fresh');
+    const { code, stderr } = await stand('fresh', 'true').ended;
+    expect(code).toBe(0);
+    expect(stderr).toContain('resign --to');
+  });
+
+  test('after a minute of the API server’s it is forgotten: nobody gives way for it any more', async () => {
+    await leaveWord('old');
+    const lease = (await kubernetes.lease('old'))!;
+    const { 'elect-run/word-left': left, ...others } = lease.metadata.annotations!;
+    const [time, ...word] = left!.split(' ');
+    const minuteAgo = new Date(Date.parse(time!) - 61_000).toISOString();
+    const metadata = {
+      ...lease.metadata,
+      annotations: { ...others, 'elect-run/word-left': [minuteAgo, ...word].join(' ') },
+    };
+    await kubernetes.api('PUT', `${LEASES}/old`, { ...lease, metadata });
+    const { code, stderr } = await stand('old', 'true').ended;
+    expect(code).toBe(0);
+    expect(stderr).not.toContain('resign --to');
+  });
+
+  test('one that kubectl left stands until it is taken back', async () => {
+    await leaveWord('by-hand');
+    const lease = (await kubernetes.lease('by-hand'))!;
+    const { 'elect-run/word-left': left, ...others } = lease.metadata.annotations!;
+    const annotations = {
+      'elect-run/word': others['elect-run/word']!.replace('nobody', 'anybody'),
+      'elect-run/word-left': left!.replace(/^\S+/, '2001-01-01T00:00:00.000Z'),
+    };
+    await kubernetes.api('PUT', `${LEASES}/by-hand`, { ...lease, metadata: { ...lease.metadata, annotations } });
+    expect((await stand('by-hand', 'true').ended).stderr).toContain('resign --to');
+  });
 });
 
 describeWith(['flock', 'etcd', 'etcdctl'], 'whom a request is for', () => {

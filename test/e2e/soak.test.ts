@@ -8,7 +8,7 @@ import { stopServers } from '../helpers/servers.ts';
 
 /** `npm run soak` goes on for a week's. */
 const RENEWALS = 10_000;
-const LOOKS = 2000;
+const LOOKS = 10_000;
 const SLOTS = 300;
 const ARMINGS = 20_000;
 /** Enough for a descriptor a time to be seen. */

@@ -26,6 +26,18 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     expect(stdout).toMatch(/^leader +nobody$/m);
   });
 
+  test('watch through head(1), or into a socket that is closed, ends at once, though nothing changes any more', async () => {
+    const watch = ['watch', '-b', backend, '-n', 'unchanged'];
+    const pipeline = elect(watch, { prefix: ['timeout', '20', 'sh', '-c', '"$@" | head -n 1', 'sh'] }).ended;
+    const into = elect(watch); // what Node calls a pipe is a socket
+    await into.prints('nobody');
+    into.process.stdout!.destroy();
+    expect((await into.ended).code).toBe(0);
+    const { code, stdout } = await pipeline;
+    expect(code).toBe(0);
+    expect(stdout.toString()).toMatch(/^\S+ {2}nobody\n$/);
+  });
+
   test('somebody leads: 0, with its name, token and since when; as JSON, too', async () => {
     const leader = elect(['-b', backend, '-n', 'led', '--id', 'host-a', '--', 'sleep', '60']);
     const { token, id } = await leader.event('elected');

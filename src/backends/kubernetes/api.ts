@@ -33,11 +33,17 @@ export class LeaseApi {
   readonly #namespace: string;
   readonly #name: string;
   readonly #granted = new Set<string>();
+  #answeredAt = Date.now();
 
   constructor(cluster: Cluster, namespace: string, name: string) {
     this.#cluster = cluster;
     this.#namespace = namespace;
     this.#name = name;
+  }
+
+  /** When the last answer was given, in ms since 1970 by the API server's clock, which tells whole seconds; by ours where something on the way takes it out. */
+  get answeredAt(): number {
+    return this.#answeredAt;
   }
 
   /** The newest state (a read without resourceVersion is linearizable); undefined: there is no such Lease. */
@@ -96,6 +102,7 @@ export class LeaseApi {
   async #send(method: string, path: string, body: Lease | undefined, signal: AbortSignal): Promise<Answer> {
     for (let isSecondTry = false; ; isSecondTry = true) {
       const response = await this.#open(method, path, body, signal);
+      this.#answeredAt = Date.parse(response.headers.date ?? '') || Date.now();
       const answer = { code: response.statusCode!, body: await abortable(parsed(response), signal, response) };
       // A credential may have expired or been replaced before its time.
       if (answer.code !== 401 || isSecondTry) return answer;
