@@ -148,9 +148,7 @@ class Kept {
 
   read(): string {
     const length = readSync(this.#fd, shared, 0, KEPT_BYTES, 0);
-    return length < KEPT_BYTES - LONGEST_NUMBER
-      ? shared.toString('latin1', 0, length)
-      : readFileSync(this.#file, 'latin1');
+    return length < KEPT_BYTES - LONGEST_NUMBER ? shared.toString('latin1', 0, length) : readText(this.#file);
   }
 
   end(): void {
