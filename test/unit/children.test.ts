@@ -53,7 +53,8 @@ test('children of every thread are seen', async () => {
     const seen = children.read();
     return seen.length > 0 && seen;
   }, 'the child of its thread');
-  expect(readFileSync(`/proc/${child}/cmdline`, 'latin1')).toBe('sleep\x001000\x00');
+  // It is there before it has become what it was started as.
+  await until(() => readFileSync(`/proc/${child}/cmdline`, 'latin1') === 'sleep\x001000\x00', 'sleep');
 });
 
 test('a list that is longer than a page is read to its end', async () => {
