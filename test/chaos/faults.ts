@@ -4,7 +4,7 @@ import { elect } from '../helpers/elect.ts';
 import { SuspendableClock, WallClock } from '../helpers/faketime.ts';
 import type { Ways } from '../helpers/netns.ts';
 import type { Conduct } from '../helpers/oracle.ts';
-import { childrenOf, commandLine, freezeTree, isStopped, signal, until } from '../helpers/procs.ts';
+import { childrenOf, commandLine, freezeTree, isStopped, sessionOf, signal, until } from '../helpers/procs.ts';
 import type { Dice } from './dice.ts';
 import { type Candidate, idOf, lastOf, type Scene, type Site } from './site.ts';
 
@@ -60,8 +60,9 @@ const hasTold = (events: Candidate['elect']['events']) => {
 /** Something of these goes on when the job itself is dead. */
 const LEAVING: Conduct[] = ['escapes', 'escapes-without-environment', 'leaves-without-environment', 'forks'];
 
+/** Its own process: when it is dead its alarm becomes a child of elect-run, and looks the same, but has no session of its own. */
 const guardOf = ({ elect }: Candidate): number | undefined =>
-  childrenOf(elect.pid).find((pid) => commandLine(pid).includes('elect-run-guard'));
+  childrenOf(elect.pid).find((pid) => commandLine(pid).includes('elect-run-guard') && sessionOf(pid) === pid);
 
 /** With a whole machine it would be a suspend; alone it is a pause that the guard, on another clock, has to see. */
 function stop(pids: number[], what: string): Struck {

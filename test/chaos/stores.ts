@@ -63,7 +63,7 @@ const FILE: StoreKind = {
   async start(hosts) {
     const folder = newFolder('chaos-file');
     // A disk of its own can be filled. It is seen by this process and what it starts only, and goes with them.
-    if (hosts) execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'elect-run-chaos', folder]);
+    if (hosts) execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'elect-run-chaos', folder]);
     const filler = join(folder, 'filler');
     const disk = {
       fill: () => writeFileSync(filler, Buffer.alloc(statfsSync(folder).bavail * statfsSync(folder).bsize)),
