@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import ora from 'ora';
+import setUpFolders from '../helpers/folders.ts';
 import { Network } from '../helpers/netns.ts';
 import { whatIsMissing } from '../helpers/tools.ts';
 import type { Outcome } from './episode.ts';
@@ -294,4 +295,5 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.exit(128 + { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 }[name]);
   });
 
+process.on('exit', setUpFolders());
 process.exit(await main(process.argv.slice(2)));
