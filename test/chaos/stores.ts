@@ -224,9 +224,10 @@ const KUBERNETES: StoreKind = {
         const lease = await store.lease(name);
         const { holderIdentity, renewTime, leaseDurationSeconds = 0 } = lease?.spec ?? {};
         const endsAt = Date.parse(renewTime ?? '') + 1000 * leaseDurationSeconds;
-        const word = lease?.metadata.annotations?.['elect-run/word'];
+        const { 'elect-run/word': word, 'elect-run/word-left': leftAt = '' } = lease?.metadata.annotations ?? {};
+        const isForgotten = Date.parse(leftAt) < Date.now() - 60_000;
         // The object stays; a lease that has run out is nobody's.
-        return [endsAt > Date.now() ? holderIdentity : undefined, word].filter(
+        return [endsAt > Date.now() ? holderIdentity : undefined, isForgotten ? undefined : word].filter(
           (text) => text !== undefined && text !== '',
         ) as string[];
       },

@@ -150,7 +150,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
     const command = kind.command.map((word) => (word === '/bin/true' ? program : word));
     const log = join(dirname(program), 'log');
     const notes = (): [string, number][] => {
-      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n').slice(0, -1) : [];
       return lines.map((line) => [line.split(' ')[0]!, Number(line.split(' ')[1]) * 1000]);
     };
     return { ...(await startGuard({ ...kind, command })), notes };
