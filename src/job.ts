@@ -6,13 +6,16 @@ import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import type { Guard } from './guard.ts';
 import { signalNumber, signalStatus } from './outcome.ts';
-import { lockedFds, readProc } from './proc.ts';
+import { hasStopped, lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { isStop, type Signals } from './signals.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 const POLL_MS = 20;
+/** Who has not stopped by then ignores it. */
+const STOP_MS = 500;
+const STOP_POLL_MS = 5;
 
 /** The command's processes, one run after the other: a child's start, the signals that are passed on to it, and the end of everything that came of it. */
 export class Job {
@@ -96,9 +99,18 @@ export class Job {
     this.#report({ type: 'signalled', signal, forwarded: !isCommon });
     if (!isCommon) this.#signal(signalNumber(signal));
     // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
-    else if (isStop(signal)) this.#signals.default(signal);
+    else if (isStop(signal)) {
+      await this.#childStops();
+      this.#signals.default(signal);
+    }
     if (signal === 'SIGTERM' && this.#config.stopTimeoutMs !== undefined)
       this.#stopWithin(this.#config.stopTimeoutMs, signal);
+  }
+
+  /** What it does to the terminal first, like leaving the full screen, has to come before the shell's prompt; a shell waits for its own child only, which we are. */
+  async #childStops(): Promise<void> {
+    const giveUpAt = now() + STOP_MS;
+    while (!hasStopped(this.#child!.pid) && now() < giveUpAt) await pause(STOP_POLL_MS);
   }
 
   async #stopWithin(timeoutMs: number, signal: string): Promise<void> {

@@ -41,6 +41,16 @@ export function inspect(pid: number): Proc | 'dead' | 'kernel' {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
+/** Stopped by a signal, as by Ctrl-Z, or not there any more. */
+export function hasStopped(pid: number): boolean {
+  try {
+    const stat = readText(`/proc/${pid}/stat`);
+    return 'TZX'.includes(stat.slice(stat.lastIndexOf(')') + 2)[0]!);
+  } catch {
+    return true;
+  }
+}
+
 /** All that are in the process table. */
 export const listPids = (): number[] => readdirSync('/proc').map(Number).filter(Number.isInteger);
 
