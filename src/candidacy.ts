@@ -193,6 +193,7 @@ export class Candidacy {
 
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
   async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
+    renewal.watchClosely();
     this.#guard.setDeadline(renewal.killAt);
     const armed = Promise.all([this.#guard.armed(), this.#job.ready()]);
     const unguarded = this.#guard.failed.then((reason) => {
