@@ -7,6 +7,7 @@ import type { Conduct } from '../helpers/oracle.ts';
 import { childrenOf, commandLine, freezeTree, isStopped, sessionOf, signal, until } from '../helpers/procs.ts';
 import type { Dice } from './dice.ts';
 import { type Candidate, idOf, lastOf, type Scene, type Site } from './site.ts';
+import type { Excuse } from './verdict.ts';
 
 /** One draw of the nemesis: everything about it that does not depend on how the others behave. */
 export interface Draw {
@@ -25,7 +26,7 @@ export interface Battlefield extends Scene {
   /** Whose job is at work, as the oracle knows. */
   leader(): Candidate | undefined;
   /** From now on, and for so long, two at work are no fault of elect-run's: an operator took the leadership away, or the machine stood still for longer than the lease. */
-  excuse(forMs: number, why: string): void;
+  excuse(forMs: number, why: string, ifConfirmed?: Excuse['ifConfirmed']): void;
 }
 
 /** What was done, and how it is taken back; `not: …` says why it could not be done just now. */
@@ -282,10 +283,17 @@ const stores: Fault[] = [
     can: ({ store }) => store.depose !== undefined,
     async strike({ store, name, excuse, kind, oracle }, { detail }) {
       const place = detail < 0.7 ? 'first' : 'second';
-      const id = await store.depose!(name, place).catch((error: Error) => error);
-      if (id instanceof Error) return { not: 'the store does not answer' };
-      if (id === undefined) return NOBODY;
-      if (oracle.starts().some(({ who }) => who === id)) excuse(kind.ttlMs + 300, `the place of ${id} was taken away`);
+      const deposed = await store.depose!(name, place).catch((error: Error) => error);
+      if (deposed instanceof Error) return { not: 'the store does not answer' };
+      if (deposed === undefined) return NOBODY;
+      const { id, before } = deposed;
+      const hasStarted = oracle.starts().some(({ who }) => who === id);
+      if (hasStarted || before !== undefined)
+        excuse(
+          kind.ttlMs + 300,
+          `the place of ${id} was taken away`,
+          hasStarted || before === undefined ? undefined : { who: id, before },
+        );
       return { what: `that of ${id}` };
     },
   },
@@ -295,7 +303,7 @@ const stores: Fault[] = [
     weight: 3,
     lasts: [0.3, 0.3],
     can: ({ store }) => store.endpoints.length > 0 && store.line !== undefined,
-    async strike({ store, name, sites, leader, oracle }) {
+    async strike({ store, kind, name, sites, leader, oracle, excuse }) {
       const before = leader();
       if (!before) return NOBODY;
       if (!isCovered(before)) return { not: 'its job has hidden just now' };
@@ -310,8 +318,13 @@ const stores: Fault[] = [
       if (!(await until(isFirst, 'its turn', 4 * TURN_MS).catch(() => false)))
         return { what: `${what}: it was not its turn`, undo };
       await sleep(store.line!.believesAfter * TURN_MS);
-      if (!oracle.starts().some(({ who }) => who === idOf(next)) && (await isFirst()))
-        await store.depose!(name, 'first').catch(() => {});
+      if (oracle.starts().some(({ who }) => who === idOf(next)) || !(await isFirst())) return { what, undo };
+      const deposed = await store.depose!(name, 'first').catch(() => undefined);
+      if (deposed?.before !== undefined)
+        excuse(kind.ttlMs + 300, `${deposed.id} was confirmed before its place was taken away`, {
+          who: deposed.id,
+          before: deposed.before,
+        });
       return { what, undo };
     },
   },

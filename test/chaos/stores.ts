@@ -30,8 +30,8 @@ export interface Store {
    * had its confirming read answered.
    */
   line?: { first(name: string): Promise<string | undefined>; believesAfter: number };
-  /** Takes the place of the first or the second in line away, as an operator would. Resolves with its id, or undefined when there is none. */
-  depose?(name: string, place: 'first' | 'second'): Promise<string | undefined>;
+  /** Takes the place of the first or the second in line away, as an operator would. Undefined: there is none. */
+  depose?(name: string, place: 'first' | 'second'): Promise<Deposed | undefined>;
   /** Nothing more can be written, until it is freed. */
   disk?: { fill(): void; free(): void };
   /** Everything as at the beginning, and answering. */
@@ -41,6 +41,12 @@ export interface Store {
   /** Whom the store had as the leader when this token was given, read from the store's own history. */
   holderOf?(name: string, token: bigint): Promise<string | undefined>;
   stop(): Promise<void>;
+}
+
+export interface Deposed {
+  id: string;
+  /** Where tokens tell the time: that of whoever was confirmed as the leader before is smaller. */
+  before?: bigint;
 }
 
 export interface StoreKind {
@@ -107,7 +113,10 @@ const etcd = (name: string, members: 1 | 3): StoreKind => ({
         const found = (await store.line(name))[place === 'first' ? 0 : 1];
         if (!found) return undefined;
         await store.etcdctl('lease', 'revoke', found.lease);
-        return found.value;
+        const { header } = JSON.parse(await store.etcdctl('get', 'nothing', '-w', 'json')) as {
+          header: { revision: number };
+        };
+        return { id: found.value, before: BigInt(header.revision) };
       },
       heal: () => store.heal(),
       leftovers: async (name) => {
@@ -148,7 +157,7 @@ const redis = (name: string, sentinels: boolean): StoreKind => ({
         if (place === 'second') return undefined; // there is no line
         const holder = await ask('get', name);
         if (holder) await ask('del', name);
-        return holder || undefined;
+        return holder ? { id: holder } : undefined;
       },
       heal: () => store.heal(),
       leftovers: async (name) =>
@@ -184,7 +193,7 @@ const zookeeper = (name: string, members: 1 | 3): StoreKind => ({
         if (path === undefined) return undefined;
         const id = await store.dataAt(path);
         await store.delete(path);
-        return id;
+        return { id };
       },
       heal: () => store.heal(),
       leftovers: async (name) => {
@@ -217,7 +226,7 @@ const KUBERNETES: StoreKind = {
         if (place === 'second') return undefined; // there is no line
         const holder = (await store.lease(name))?.spec.holderIdentity;
         if (holder) await store.delete(name);
-        return holder || undefined;
+        return holder ? { id: holder } : undefined;
       },
       heal: () => store.heal(),
       leftovers: async (name) => {

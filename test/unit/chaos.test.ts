@@ -84,6 +84,16 @@ test('after an operator has deposed the leader two may be at work until its leas
 });
 
 test.each([
+  ['before its place was taken away is excused', 10n, 0],
+  ['after it is not', 9n, 1],
+])('whoever starts beside another and was confirmed %s', async (_, before, overlaps) => {
+  const excuses = [{ from: 24_000, to: 26_000, why: 'an operator', ifConfirmed: { who: 'c', before } }];
+  const evidence = { ...fine(), excuses };
+  evidence.oracle.record('OVERLAP 9 103 25.00 c -');
+  expect((await judge(evidence)).overlaps).toBe(overlaps);
+});
+
+test.each([
   ['the same', '8'],
   ['a smaller', '6'],
   ['no', '-'],
