@@ -3,10 +3,13 @@
  * begins at the first SIGCONT from then on; an earlier one was meant for somebody else.
  */
 import { readFileSync } from 'node:fs';
-import { uptime } from 'node:os';
+import { setPriority, uptime } from 'node:os';
 import { cleanUp } from './cleanup.ts';
 
 process.noDeprecation = true;
+try {
+  setPriority(-20); // before everybody who works, where we may (setpriority(2): root)
+} catch {}
 const [, , task, deadline] = process.argv;
 const told = new Promise<void>((resolve) => {
   if (deadline === undefined) return resolve();
