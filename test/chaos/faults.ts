@@ -101,12 +101,17 @@ const ofGuard = (
     return guard === undefined ? { not: 'it has no guard just now' } : act(guard, victim, field);
   });
 
+/** With a file nothing runs out, so there is no alarm either: what the kernel does not kill when guard and elect-run are dead works on, and keeps the lock (docs/safety.md). */
+const outlives = ({ conduct }: Candidate, { kind }: Scene) => kind.name === 'file' && LEAVING.includes(conduct);
+const UNGUARDED = { not: 'with a file nobody would be left to end its job' };
+
 const HIDDEN = { not: 'its job has hidden just now' };
 const A_WHILE: Pick<Fault, 'lasts'> = { lasts: [0.1, 2] };
 
 const processes: Fault[] = [
-  ofOne('kill -9 of elect-run', 4, {}, (victim) => {
+  ofOne('kill -9 of elect-run', 4, {}, (victim, field) => {
     if (!isCovered(victim)) return HIDDEN;
+    if (guardOf(victim) === undefined && outlives(victim, field)) return UNGUARDED;
     signal(victim.elect.pid, 'SIGKILL');
     return { what: label(victim) };
   }),
@@ -114,11 +119,9 @@ const processes: Fault[] = [
     signal(guard, 'SIGKILL');
     return { what: label(victim) };
   }),
-  ofGuard('kill -9 of both', {}, (guard, victim, { kind }) => {
+  ofGuard('kill -9 of both', {}, (guard, victim, field) => {
     if (!isCovered(victim)) return HIDDEN;
-    // Nothing runs out, so there is no alarm either: what the kernel does not kill works on, and keeps the lock (docs/safety.md).
-    if (kind.name === 'file' && LEAVING.includes(victim.conduct))
-      return { not: 'with a file nobody would be left to end its job' };
+    if (outlives(victim, field)) return UNGUARDED;
     signal(guard, 'SIGKILL');
     signal(victim.elect.pid, 'SIGKILL');
     return { what: label(victim) };
@@ -286,14 +289,10 @@ const stores: Fault[] = [
       const deposed = await store.depose!(name, place).catch((error: Error) => error);
       if (deposed instanceof Error) return { not: 'the store does not answer' };
       if (deposed === undefined) return NOBODY;
-      const { id, before } = deposed;
-      const hasStarted = oracle.starts().some(({ who }) => who === id);
-      if (hasStarted || before !== undefined)
-        excuse(
-          kind.ttlMs + 300,
-          `the place of ${id} was taken away`,
-          hasStarted || before === undefined ? undefined : { who: id, before },
-        );
+      const { id } = deposed;
+      // Whose job was at work, or about to be: the store had it as the leader.
+      const isLeader = place === 'first' || oracle.starts().some(({ who }) => who === id);
+      if (isLeader) excuse(kind.ttlMs + 300, `the place of ${id} was taken away`);
       return { what: `that of ${id}` };
     },
   },

@@ -43,19 +43,32 @@ export class Redis {
     const certificates = options.tls ? await makeCertificates(folder, '127.0.0.1') : undefined;
     const redis = new Redis(options, folder, certificates);
     started(redis);
-    await redis.#startMember([]);
+    await redis.#startMember();
     if (options.sentinels) await redis.#startSentinels();
     return redis;
   }
 
-  async #startMember(more: string[]): Promise<void> {
+  /** `replicaOf`: `host port`. */
+  async #startMember(replicaOf?: string): Promise<void> {
     const port = await freePort();
     const { certificates, folder } = this;
     const name = `r${this.members.length + 1}`;
     const { address, prefix } = hostOf(this.#options.hosts, this.members.length);
+    // Whose replica it is Sentinels change, also in this file, for the time after a restart.
+    const config = join(folder, `${name}.conf`);
+    writeFileSync(config, replicaOf === undefined ? '' : `replicaof ${replicaOf}\n`);
     const command = [
       ...prefix,
-      ...['redis-server', '--port', certificates ? '0' : String(port), '--bind', address, '--dir', folder],
+      ...[
+        'redis-server',
+        ...(this.#options.sentinels ? [config] : []),
+        '--port',
+        certificates ? '0' : String(port),
+        '--bind',
+        address,
+        '--dir',
+        folder,
+      ],
       ...['--protected-mode', 'no'], // only here and in namespaces of the tests' own can it be reached
       // What it holds survives a kill.
       ...['--save', '', '--appendonly', 'yes', '--appendfsync', 'always', '--appenddirname', name],
@@ -67,7 +80,6 @@ export class Redis {
           ]
         : []),
       ...(this.#options.auth ? ['--requirepass', 'rootpw', '--user', 'app', 'on', '>apppw', ...RIGHTS.split(' ')] : []),
-      ...more,
     ];
     this.endpoints.push(`${address}:${port}`);
     this.members.push(new Server(name, command, join(folder, `${name}.log`)));
@@ -76,7 +88,7 @@ export class Redis {
 
   async #startSentinels(): Promise<void> {
     const [host, port] = this.endpoints[0]!.split(':');
-    await this.#startMember(['--replicaof', `${host} ${port}`]);
+    await this.#startMember(`${host} ${port}`);
     await until(async () => /master_link_status:up/.test(await this.cliOf(1, 'info', 'replication')), 'replication');
     for (let index = 1; index <= 3; index++) {
       const own = await freePort();
