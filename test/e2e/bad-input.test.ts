@@ -146,6 +146,12 @@ const CASES: Case[] = [
   },
   { name: 'a port that is none', args: () => ['-b', 'etcd://h:99999'], says: /"h:99999" is not host:port/ },
   { name: 'a host that is none', args: () => ['-b', 'etcd://a b:1'], says: /"a b:1" is not host:port/ },
+  { name: 'an address that is none', args: () => ['-b', 'etcd://256.1.1.1'], says: /"256.1.1.1" is not host:port/ },
+  {
+    name: 'an IPv6 address that is none',
+    args: () => ['-b', 'etcd://[::::]:1'],
+    says: /"\[::::\]:1" is not host:port/,
+  },
   {
     name: 'a bad host behind a password',
     args: () => ['-b', `etcd://root:${SECRET}@a b:1`],

@@ -112,10 +112,7 @@ export class GrpcChannel {
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       let answer: Answer | undefined;
-      const timer = setTimeout(() => {
-        call.cancel();
-        reject(new GrpcError(codeOf('DEADLINE_EXCEEDED'), 'Deadline exceeded'));
-      }, timeoutMs);
+      let timer: NodeJS.Timeout;
       const headers = { ...metadata, 'grpc-timeout': `${Math.min(Math.ceil(timeoutMs), LARGEST_TIMEOUT)}m` };
       const call = this.open(method, headers, {
         message: (message) => {
@@ -128,6 +125,11 @@ export class GrpcChannel {
           else resolve(answer);
         },
       });
+      // Only where there is a call: it may be that none can be made, and then the executor has thrown.
+      timer = setTimeout(() => {
+        call.cancel();
+        reject(new GrpcError(codeOf('DEADLINE_EXCEEDED'), 'Deadline exceeded'));
+      }, timeoutMs);
       call.end(request);
     });
   }
