@@ -80,6 +80,8 @@ export class GrpcChannel {
   readonly #authority: string;
   readonly #tls: Tls | undefined;
   #session: ClientHttp2Session | undefined;
+  /** Those whose other end has said that it speaks HTTP/2 (RFC 9113, 3.4). */
+  readonly #agreed = new WeakSet<ClientHttp2Session>();
 
   /** `endpoint`: host:port. */
   constructor(endpoint: string, tls: Tls | undefined) {
@@ -183,7 +185,10 @@ export class GrpcChannel {
     stream.on('error', (error) => {
       broken = error;
     });
-    stream.on('close', () => finish(status === 'unknown' ? lost(stream, session, broken) : status));
+    stream.on('close', () => {
+      if (status !== 'unknown') return finish(status);
+      finish(this.#agreed.has(session) ? lost(stream, session, broken) : notAgreed(stream, session, broken));
+    });
     return {
       write: (request) => void (stream.writable && stream.write(framed(requestSerialize(request)))),
       end: (last) => {
@@ -208,10 +213,13 @@ export class GrpcChannel {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
     const session = connect(this.#authority, { ...this.#tls, settings: { enablePush: false } });
     session.on('error', () => {}); // each of its calls hears of it
+    session.once('remoteSettings', () => this.#agreed.add(session));
     this.#session = session;
     return session;
   }
 }
+
+export const NOT_AGREED = 'the connection ended before HTTP/2 was agreed on';
 
 /** Of a grpc-timeout: eight digits. */
 const LARGEST_TIMEOUT = 99_999_999;
@@ -285,6 +293,13 @@ function statusOf(headers: IncomingHttpHeaders): GrpcError | undefined {
 /** What is not escaped as it should be stays as it is: a status must not be lost to that. */
 const unescapeMessage = (message: string): string =>
   message.replace(/(?:%[0-9a-f]{2})+/gi, (escaped) => Buffer.from(escaped.replaceAll('%', ''), 'hex').toString());
+
+/** The same on a connection whose other end has not said yet that it speaks HTTP/2. Whether it closes it or resets it is chance, where it speaks another protocol. */
+function notAgreed(...how: Parameters<typeof lost>): GrpcError {
+  const error = lost(...how);
+  const isAbrupt = /Connection dropped|ECONNRESET|EPIPE|ERR_HTTP2_ERROR/.test(error.message);
+  return isAbrupt ? new GrpcError(error.code, NOT_AGREED, { cause: error }) : error;
+}
 
 /** Why a call ended without a status. */
 function lost(stream: ClientHttp2Stream, session: ClientHttp2Session, broken: Error | undefined): GrpcError {
