@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import ora from 'ora';
+import { canSpin } from '../../src/report/spinner.ts';
 import { Network } from '../helpers/netns.ts';
 import { whatIsMissing } from '../helpers/tools.ts';
 import type { Outcome } from './episode.ts';
@@ -73,6 +74,7 @@ function read(args: string[]): Chosen | string {
   const faults = values.fault?.split(',') ?? FAULT_NAMES;
   const odd = faults.find((name) => !FAULT_NAMES.includes(name));
   if (odd !== undefined) return `there is no fault "${odd}"`;
+  if (values.seed === '') return '--seed is empty';
   if (!(minutes > 0)) return '--minutes is a number above 0';
   if (!(lanes >= 1 && Number.isInteger(lanes))) return '--lanes is a whole number from 1';
   if (!(candidates >= 2 && candidates <= 20 && Number.isInteger(candidates)))
@@ -255,8 +257,17 @@ function describeFailure({ store, failed, broken }: Result): string {
   ].join('\n');
 }
 
+/** What parseArgs says of arguments that are none of ours. */
+function readOrSay(args: string[]): Chosen | string {
+  try {
+    return read(args);
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
 async function main(args: string[]): Promise<number> {
-  const chosen = read(args);
+  const chosen = readOrSay(args);
   if (typeof chosen === 'string') {
     process.stderr.write(`${chosen === '' ? '' : `chaos: ${chosen}\n`}${USAGE}\n`);
     return chosen === '' ? 0 : 64;
@@ -276,7 +287,7 @@ async function main(args: string[]): Promise<number> {
     if (spinner.isSpinning) spinner.text = line;
     else process.stderr.write(`${line}\n`);
   };
-  if (process.stderr.isTTY) spinner.start();
+  if (canSpin()) spinner.start();
   try {
     return chosen.mutations.length > 0
       ? await findMutations(chosen, progress)
@@ -364,8 +375,12 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
 
 const { ROOT, LANE, BIN, MUTANTS } = process.env as { ROOT: string; LANE: string; BIN: string; MUTANTS: string };
 
+/** A Ctrl-C comes twice, from the terminal and from scripts/chaos.mjs: once is enough, and the lanes take a moment. */
+let isEnding = false;
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-  process.once(name, async () => {
+  process.on(name, async () => {
+    if (isEnding) return;
+    isEnding = true;
     await Promise.all(
       [...running].map(async (lane) => {
         lane.kill('SIGTERM');
