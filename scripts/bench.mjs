@@ -24,7 +24,7 @@ const USAGE = `npm run bench -- [options]      (after npm run build)
   --json          the numbers of every single run instead of tables`;
 
 const MEASURES = ['start', 'handover', 'takeover', 'memory', 'standbys', 'rest'];
-const AIMS = { file: 1.35, etcd: 2.6, handover: 1.5, memory: 80, renewalMs: 1, standbyPercent: 0.1 };
+const AIMS = { file: 1.25, etcd: 1.7, handover: 1, memory: 75, renewalMs: 1, standbyPercent: 0.1 };
 const ETCDCTL_TTL_S = 5;
 /** Of Kazoo and Curator the session ends after 10 s, of client-go the lease after 15 s. */
 const PATIENCE_S = 25;

@@ -89,7 +89,11 @@ export class Candidacy {
 
   /** Whoever was asked to step down does not stand again before the others: a store without a line would take it back at once. */
   async makeRoom(): Promise<void> {
-    if (this.#wasAsked) await this.interruptible((signal) => pause(this.#config.timing.renewEveryMs, signal));
+    if (this.#wasAsked)
+      await this.interruptible(async (signal) => {
+        await pause(this.#config.timing.renewEveryMs, signal);
+        signal.throwIfAborted();
+      });
     this.#wasAsked = false;
   }
 
@@ -189,6 +193,7 @@ export class Candidacy {
 
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
   async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
+    renewal.watchClosely();
     this.#guard.setDeadline(renewal.killAt);
     const armed = Promise.all([this.#guard.armed(), this.#job.ready()]);
     const unguarded = this.#guard.failed.then((reason) => {

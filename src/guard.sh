@@ -41,11 +41,11 @@ kill_strays() {
 # What left the group is found and ended by a program that can read /proc; it is started only when it is needed, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
 
-# On a busy machine that may take longer than the margin. So an alarm that is about to go off has it loaded already: it begins when it is sent CONT, which is told
-# until it has heard.
+# On a busy machine that may take longer than the margin. So an alarm that is about to go off has it loaded already: it begins when it is sent CONT at the deadline or
+# later, which is sent until it has ended.
 get_ready() {
   [ -n "$ready" ] && return
-  printf '%s\n' "$facts" | "$node" "$cleanup" end-when-told 3<&- &
+  printf '%s\n' "$facts" | "$node" "$cleanup" end "$deadline" 3<&- &
   ready=$!
 }
 

@@ -21,7 +21,8 @@ export class Helper {
   readonly pid: number;
   /** Resolves with the status of wait(2). */
   readonly ended: Promise<number>;
-  readonly #socket: number;
+  readonly #stdin: number;
+  readonly #stdout: number;
   readonly #stopReading: () => void;
   readonly #heard: (line: string) => void;
   #isOver = false;
@@ -32,27 +33,32 @@ export class Helper {
 
   /** Throws when it cannot be started. */
   constructor(argv: [string, ...string[]], { ownSession, stderr, heard }: HelperOptions) {
-    const { ours, theirs } = socketPair();
+    // One for each direction: where both are the same socket, Node's stdout now and then takes what was meant for its stdin.
+    const stdin = socketPair();
+    const stdout = socketPair();
     try {
       const { pid, ended } = spawnProgram({
         file: argv[0],
         argv,
         env: process.env,
         ownSession,
-        stdio: [theirs, theirs, stderr],
+        stdio: [stdin.theirs, stdout.theirs, stderr],
         directory: '/',
       });
       this.pid = pid;
       this.ended = ended;
     } catch (error) {
-      closeSync(ours);
+      closeSync(stdin.ours);
+      closeSync(stdout.ours);
       throw error;
     } finally {
-      closeSync(theirs);
+      closeSync(stdin.theirs);
+      closeSync(stdout.theirs);
     }
-    this.#socket = ours;
+    this.#stdin = stdin.ours;
+    this.#stdout = stdout.ours;
     this.#heard = heard;
-    this.#stopReading = onReadable(ours, () => this.hear());
+    this.#stopReading = onReadable(stdout.ours, () => this.hear());
     this.ended.then(() => {
       this.hear();
       this.end();
@@ -72,14 +78,15 @@ export class Helper {
     this.#isOver = true;
     clearTimeout(this.#tryAgain);
     this.#stopReading();
-    closeSync(this.#socket);
+    closeSync(this.#stdin);
+    closeSync(this.#stdout);
   }
 
   #flush(): void {
     clearTimeout(this.#tryAgain);
     try {
       for (let [first] = this.#backlog; first; [first] = this.#backlog) {
-        const written = writeSync(this.#socket, first);
+        const written = writeSync(this.#stdin, first);
         if (written < first.length) this.#backlog[0] = first.subarray(written);
         else this.#backlog.shift();
       }
@@ -99,7 +106,7 @@ export class Helper {
     const buffer = Buffer.alloc(MOST_BYTES);
     let length: number;
     try {
-      length = readSync(this.#socket, buffer);
+      length = readSync(this.#stdout, buffer);
     } catch {
       return; // there is nothing
     }

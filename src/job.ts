@@ -6,13 +6,16 @@ import { formatDuration } from './durations.ts';
 import type { Report } from './events.ts';
 import type { Guard } from './guard.ts';
 import { signalNumber, signalStatus } from './outcome.ts';
-import { lockedFds, readProc } from './proc.ts';
+import { hasStopped, lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { allHeard, isStop, type Signals } from './signals.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 const POLL_MS = 20;
+/** Who has not stopped by then ignores it. */
+const STOP_MS = 500;
+const STOP_POLL_MS = 5;
 
 /** The command's processes, one run after the other: a child's start, the signals that are passed on to it, and the end of everything that came of it. */
 export class Job {
@@ -94,13 +97,17 @@ export class Job {
       this.#report({ type: 'signalled', signal, forwarded: false });
       return;
     }
-    // The group had it, but perhaps before there was a child in it.
-    const isOlder = this.#isStarting;
-    const isCommon = ((await this.#witness?.sawIt(signal)) ?? false) && !isOlder;
-    this.#report({ type: 'signalled', signal, forwarded: !isCommon });
-    if (!isCommon) this.#signal(signalNumber(signal));
+    // Then the group had it perhaps before there was a child in it.
+    const wasStarting = this.#isStarting;
+    const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
+    const forwarded = !isCommon || wasStarting;
+    this.#report({ type: 'signalled', signal, forwarded });
+    if (forwarded) this.#signal(signalNumber(signal));
     // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
-    else if (isStop(signal)) this.#signals.default(signal);
+    if (isCommon && isStop(signal)) {
+      await this.#childStops();
+      this.#signals.default(signal);
+    }
     if (signal === 'SIGTERM' && this.#config.stopTimeoutMs !== undefined)
       this.#stopWithin(this.#config.stopTimeoutMs, signal);
   }
@@ -109,6 +116,12 @@ export class Job {
   async #endStarting(): Promise<void> {
     await allHeard();
     this.#isStarting = false;
+  }
+
+  /** What it does to the terminal first, like leaving the full screen, has to come before the shell's prompt; a shell waits for its own child only, which we are. */
+  async #childStops(): Promise<void> {
+    const giveUpAt = now() + STOP_MS;
+    while (!hasStopped(this.#child!.pid) && now() < giveUpAt) await pause(STOP_POLL_MS);
   }
 
   async #stopWithin(timeoutMs: number, signal: string): Promise<void> {

@@ -41,6 +41,16 @@ export function inspect(pid: number): Proc | 'dead' | 'kernel' {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
+/** Stopped by a signal, as by Ctrl-Z, or not there any more. */
+export function hasStopped(pid: number): boolean {
+  try {
+    const stat = readText(`/proc/${pid}/stat`);
+    return 'TZX'.includes(stat.slice(stat.lastIndexOf(')') + 2)[0]!);
+  } catch {
+    return true;
+  }
+}
+
 /** All that are in the process table. */
 export const listPids = (): number[] => readdirSync('/proc').map(Number).filter(Number.isInteger);
 
@@ -149,9 +159,7 @@ class Kept {
 
   read(): string {
     const length = readSync(this.#fd, shared, 0, KEPT_BYTES, 0);
-    return length < KEPT_BYTES - LONGEST_NUMBER
-      ? shared.toString('latin1', 0, length)
-      : readFileSync(this.#file, 'latin1');
+    return length < KEPT_BYTES - LONGEST_NUMBER ? shared.toString('latin1', 0, length) : readText(this.#file);
   }
 
   end(): void {

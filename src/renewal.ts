@@ -4,6 +4,8 @@ import type { Timing } from './timing.ts';
 
 /** Nothing that was due is noticed later than this: timers stand still while the machine sleeps, and a check is cheap. */
 const TICK_MS = 250;
+/** The same while nothing of ours runs that a deadline could come too late for. */
+const STANDBY_TICK_MS = 1000;
 /** After a request that failed at once (connection refused): the pause before the next. */
 const RETRY_MS = 200;
 
@@ -69,9 +71,15 @@ export class Renewal {
     if (this.#isStarted) return;
     this.#isStarted = true;
     this.#confirm(sentAt, this.#place.ttlMs);
-    this.#tick = setInterval(() => this.check(), TICK_MS);
+    this.#tick = setInterval(() => this.check(), STANDBY_TICK_MS);
     this.#backend.gone(this.#place, this.#end.signal).then(this.#sayGone);
     this.#renewForEver(sentAt);
+  }
+
+  /** To be called before a child can be started. */
+  watchClosely(): void {
+    clearInterval(this.#tick);
+    this.#tick = setInterval(() => this.check(), TICK_MS);
   }
 
   /** Looks at the clock and says what has come due. To be called first after anything that may have been a stall. Returns whether the place still stands. */

@@ -111,8 +111,8 @@ export class FileBackend implements Backend {
 
   async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
     try {
-      if (word === undefined) rmSync(this.#wordFile, { force: true });
-      else writeWhole(this.#wordFile, word);
+      if (word !== undefined) writeWhole(this.#wordFile, word);
+      else for (const left of [this.#wordFile, draftOf(this.#wordFile)]) rmSync(left, { force: true });
     } catch (error) {
       throw cannotWrite(this.#wordFile, error);
     }
@@ -219,16 +219,15 @@ function cannotWrite(file: string, error: unknown): Error {
   return PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
 }
 
+const draftOf = (file: string): string => `${file}.new`;
+
 /** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
 function writeWhole(file: string, text: string): void {
-  const draft = `${file}.new`;
+  const draft = draftOf(file);
   const fd = openSync(draft, 'w', 0o666);
   try {
     writeFileSync(fd, text);
     fsyncSync(fd);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
   } finally {
     closeSync(fd);
   }

@@ -11,7 +11,7 @@ import { type Battlefield, type Draw, drawFaults, strike } from './faults.ts';
 import { History } from './history.ts';
 import { idOf, MARK, Site } from './site.ts';
 import type { Store, StoreKind } from './stores.ts';
-import { type Excuse, judge } from './verdict.ts';
+import { type Excuse, excuseFor, judge } from './verdict.ts';
 import type { World } from './wire.ts';
 
 export interface Trial {
@@ -80,9 +80,9 @@ export async function runEpisode(trial: Trial, seed: string, instead?: Draw[]): 
       const last = oracle.starts().at(-1);
       return last && alive(last.pid) ? candidateOf(last) : undefined;
     },
-    excuse: (forMs, why) => {
-      excuses.push({ from: now(), to: now() + forMs, why });
-      history.tell('judge', `excused for ${forMs} ms: ${why}`);
+    excuse: (forMs, why, ifConfirmed) => {
+      excuses.push({ from: now(), to: now() + forMs, why, ifConfirmed });
+      history.tell('judge', `excused for ${forMs} ms${ifConfirmed ? ' if' : ':'} ${why}`);
     },
   };
   const gaps = watchGaps(oracle);
@@ -183,7 +183,7 @@ let episodes = 0;
 
 /** Once two were at work there is no use in going on. */
 const isHopeless = (oracle: Oracle, excuses: Excuse[]): boolean =>
-  oracle.clashes().some(({ at }) => !excuses.some(({ from, to }) => at + 10 >= from && at <= to));
+  oracle.clashes().some(({ at }) => excuseFor(at, excuses, oracle) === undefined);
 
 function watchGaps(oracle: Oracle) {
   let deadSince: number | undefined;

@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { elect } from '../helpers/elect.ts';
 import { SuspendableClock, WallClock } from '../helpers/faketime.ts';
+import type { Ways } from '../helpers/netns.ts';
 import type { Conduct } from '../helpers/oracle.ts';
-import { childrenOf, commandLine, freezeTree, isStopped, signal, until } from '../helpers/procs.ts';
+import { childrenOf, commandLine, freezeTree, isStopped, sessionOf, signal, until } from '../helpers/procs.ts';
 import type { Dice } from './dice.ts';
 import { type Candidate, idOf, lastOf, type Scene, type Site } from './site.ts';
+import type { Excuse } from './verdict.ts';
 
 /** One draw of the nemesis: everything about it that does not depend on how the others behave. */
 export interface Draw {
@@ -24,7 +26,7 @@ export interface Battlefield extends Scene {
   /** Whose job is at work, as the oracle knows. */
   leader(): Candidate | undefined;
   /** From now on, and for so long, two at work are no fault of elect-run's: an operator took the leadership away, or the machine stood still for longer than the lease. */
-  excuse(forMs: number, why: string): void;
+  excuse(forMs: number, why: string, ifConfirmed?: Excuse['ifConfirmed']): void;
 }
 
 /** What was done, and how it is taken back; `not: …` says why it could not be done just now. */
@@ -39,7 +41,6 @@ interface Fault {
   strike(field: Battlefield, draw: Draw): Struck | Promise<Struck>;
 }
 
-const always = () => true;
 const some = (field: Battlefield, { aim, detail }: Draw): Candidate | undefined => {
   const leader = field.leader();
   if (leader && detail < 0.7) return leader;
@@ -51,8 +52,7 @@ const NOBODY = { not: 'nobody to strike' };
 
 /** `env -i` and `setsid` of the last 100 ms before a kill -9 cannot be covered (docs/safety.md): once elect-run has told the guard of them they can. */
 const isCovered = ({ conduct, elect }: Candidate) =>
-  !conduct.endsWith('without-environment') ||
-  (!isStopped(elect.pid) && elect.events.at(-1) !== undefined && hasTold(elect.events));
+  !conduct.endsWith('without-environment') || (!isStopped(elect.pid) && hasTold(elect.events));
 const hasTold = (events: Candidate['elect']['events']) => {
   const started = events.findLastIndex(({ event }) => event === 'started');
   return started === -1 || events.slice(started).some(({ event }) => event === 'strayed');
@@ -61,8 +61,9 @@ const hasTold = (events: Candidate['elect']['events']) => {
 /** Something of these goes on when the job itself is dead. */
 const LEAVING: Conduct[] = ['escapes', 'escapes-without-environment', 'leaves-without-environment', 'forks'];
 
+/** Its own process: when it is dead its alarm becomes a child of elect-run, and looks the same, but has no session of its own. */
 const guardOf = ({ elect }: Candidate): number | undefined =>
-  childrenOf(elect.pid).find((pid) => commandLine(pid).includes('elect-run-guard'));
+  childrenOf(elect.pid).find((pid) => commandLine(pid).includes('elect-run-guard') && sessionOf(pid) === pid);
 
 /** With a whole machine it would be a suspend; alone it is a pause that the guard, on another clock, has to see. */
 function stop(pids: number[], what: string): Struck {
@@ -75,96 +76,65 @@ function stop(pids: number[], what: string): Struck {
   };
 }
 
+/** Strikes one candidate, the leader more often than not. */
+const ofOne = (
+  name: string,
+  weight: number,
+  more: Partial<Pick<Fault, 'lasts' | 'can'>>,
+  act: (victim: Candidate, field: Battlefield, draw: Draw) => Struck | Promise<Struck>,
+): Fault => ({
+  ...{ name, weight, can: () => true, ...more },
+  strike(field, draw) {
+    const victim = some(field, draw);
+    return victim ? act(victim, field, draw) : NOBODY;
+  },
+});
+
+/** The same, with the guard of that one. */
+const ofGuard = (
+  name: string,
+  more: Partial<Pick<Fault, 'lasts'>>,
+  act: (guard: number, victim: Candidate, field: Battlefield) => Struck,
+): Fault =>
+  ofOne(name, 2, more, (victim, field) => {
+    const guard = guardOf(victim);
+    return guard === undefined ? { not: 'it has no guard just now' } : act(guard, victim, field);
+  });
+
+const HIDDEN = { not: 'its job has hidden just now' };
+const A_WHILE: Pick<Fault, 'lasts'> = { lasts: [0.1, 2] };
+
 const processes: Fault[] = [
-  {
-    name: 'kill -9 of elect-run',
-    weight: 4,
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      if (!isCovered(victim)) return { not: 'its job has hidden just now' };
-      signal(victim.elect.pid, 'SIGKILL');
-      return { what: label(victim) };
-    },
-  },
-  {
-    name: 'kill -9 of the guard',
-    weight: 2,
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      const guard = victim && guardOf(victim);
-      if (!victim || guard === undefined) return NOBODY;
-      signal(guard, 'SIGKILL');
-      return { what: label(victim) };
-    },
-  },
-  {
-    name: 'kill -9 of both',
-    weight: 2,
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      const guard = victim && guardOf(victim);
-      if (!victim || guard === undefined) return NOBODY;
-      if (!isCovered(victim)) return { not: 'its job has hidden just now' };
-      // Nothing runs out, so there is no alarm either: what the kernel does not kill works on, and keeps the lock (docs/safety.md).
-      if (field.kind.name === 'file' && LEAVING.includes(victim.conduct))
-        return { not: 'with a file nobody would be left to end its job' };
-      signal(guard, 'SIGKILL');
-      signal(victim.elect.pid, 'SIGKILL');
-      return { what: label(victim) };
-    },
-  },
-  {
-    name: 'SIGSTOP of elect-run',
-    weight: 4,
-    lasts: [0.1, 2],
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      return victim ? stop([victim.elect.pid], label(victim)) : NOBODY;
-    },
-  },
-  {
-    name: 'SIGSTOP of the guard',
-    weight: 2,
-    lasts: [0.1, 2],
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      const guard = victim && guardOf(victim);
-      return victim && guard !== undefined ? stop([guard], label(victim)) : NOBODY;
-    },
-  },
-  {
-    name: 'SIGSTOP of both',
-    weight: 2,
-    lasts: [0.1, 2],
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      const guard = victim && guardOf(victim);
-      return victim && guard !== undefined ? stop([victim.elect.pid, guard], label(victim)) : NOBODY;
-    },
-  },
-  {
-    name: 'TERM',
-    weight: 2,
-    can: always,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      signal(victim.elect.pid, 'SIGTERM');
-      return { what: label(victim) };
-    },
-  },
+  ofOne('kill -9 of elect-run', 4, {}, (victim) => {
+    if (!isCovered(victim)) return HIDDEN;
+    signal(victim.elect.pid, 'SIGKILL');
+    return { what: label(victim) };
+  }),
+  ofGuard('kill -9 of the guard', {}, (guard, victim) => {
+    signal(guard, 'SIGKILL');
+    return { what: label(victim) };
+  }),
+  ofGuard('kill -9 of both', {}, (guard, victim, { kind }) => {
+    if (!isCovered(victim)) return HIDDEN;
+    // Nothing runs out, so there is no alarm either: what the kernel does not kill works on, and keeps the lock (docs/safety.md).
+    if (kind.name === 'file' && LEAVING.includes(victim.conduct))
+      return { not: 'with a file nobody would be left to end its job' };
+    signal(guard, 'SIGKILL');
+    signal(victim.elect.pid, 'SIGKILL');
+    return { what: label(victim) };
+  }),
+  ofOne('SIGSTOP of elect-run', 4, A_WHILE, (victim) => stop([victim.elect.pid], label(victim))),
+  ofGuard('SIGSTOP of the guard', A_WHILE, (guard, victim) => stop([guard], label(victim))),
+  ofGuard('SIGSTOP of both', A_WHILE, (guard, victim) => stop([victim.elect.pid, guard], label(victim))),
+  ofOne('TERM', 2, {}, (victim) => {
+    signal(victim.elect.pid, 'SIGTERM');
+    return { what: label(victim) };
+  }),
   {
     name: 'elect-run resign',
     weight: 2,
-    can: always,
-    async strike({ store, name, program, leader }) {
+    can: () => true,
+    strike({ store, name, program, leader }) {
       if (!leader()) return NOBODY;
       const { backend, flags = [], env } = store.access(store.endpoints);
       const asked = elect(['resign', '-b', backend, '-n', name, '--wait', '5s', ...flags], {
@@ -176,99 +146,64 @@ const processes: Fault[] = [
   },
 ];
 
-const wires: Fault[] = [
-  {
-    name: 'link cut both ways',
-    weight: 4,
-    lasts: [0.1, 2],
-    can: hasWire,
-    strike: (field, draw) => cut(field, draw, { out: true, in: true }),
-  },
-  {
-    name: 'requests cut off',
-    weight: 2,
-    lasts: [0.1, 2],
-    can: hasWire,
-    strike: (field, draw) => cut(field, draw, { out: true, in: false }),
-  },
-  {
-    name: 'replies cut off',
-    weight: 2,
-    lasts: [0.1, 2],
-    can: hasWire,
-    strike: (field, draw) => cut(field, draw, { out: false, in: true }),
-  },
-  {
-    name: 'packets lost',
-    weight: 2,
-    lasts: [0.5, 2],
-    can: ({ world, kind }) => world.network !== undefined && kind.hosts > 0,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      victim.wire.lose();
-      return { what: label(victim), undo: () => victim.wire.heal() };
-    },
-  },
-  {
-    name: 'delay and reordering',
-    weight: 3,
-    lasts: [0.5, 3],
-    can: ({ store }) => store.endpoints.length > 0,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      if (!victim.isProxied) return { not: 'no proxy on its way' };
-      const toMs = Math.round(50 + draw.aim * 900);
-      victim.wire.delay({ fromMs: Math.round(toMs / 2), toMs });
-      return { what: `${label(victim)}, up to ${toMs} ms`, undo: () => victim.wire.heal() };
-    },
-  },
-  {
-    // Whoever counts its lease from the answer, and not from the request, believes in it for too long.
-    name: 'late answers and then none',
-    weight: 4,
-    lasts: [1.2, 2],
-    can: ({ store }) => store.endpoints.length > 0,
-    async strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      if (!victim.isProxied) return { not: 'no proxy on its way' };
-      victim.wire.delay({ fromMs: 0, toMs: 0 }, { fromMs: LATE_MS, toMs: LATE_MS });
-      const last = victim.elect.events.at(-1);
-      await victim.elect.event('renewed', { ...(last ? { after: last } : {}), timeoutMs: 3000 }).catch(() => {});
-      victim.wire.hold({ out: true, in: true });
-      return { what: `${label(victim)}, ${LATE_MS} ms late`, undo: () => victim.wire.heal() };
-    },
-  },
-  {
-    name: 'connections reset',
-    weight: 2,
-    can: ({ store }) => store.endpoints.length > 0,
-    strike(field, draw) {
-      const victim = some(field, draw);
-      if (!victim) return NOBODY;
-      if (!victim.isProxied) return { not: 'no proxy on its way' };
-      victim.wire.reset();
-      return { what: label(victim) };
-    },
-  },
-];
-
-/** Just not too late to count as unanswered (`requestMs` in src/timing.ts). */
-const LATE_MS = 600;
-
 function hasWire({ world, store, kind }: Scene): boolean {
   return kind.hosts > 0 && (world.network !== undefined || store.endpoints.length > 0);
 }
 
-function cut(field: Battlefield, draw: Draw, ways: { out: boolean; in: boolean }): Struck {
-  const victim = some(field, draw);
-  if (!victim) return NOBODY;
-  if (!victim.wire.canBeCut) return { not: 'no way to cut its link' };
-  victim.wire.cut(ways);
-  return { what: label(victim), undo: () => victim.wire.heal() };
-}
+const hasProxies = ({ store }: Scene) => store.endpoints.length > 0;
+
+const cut = (name: string, weight: number, ways: Ways): Fault =>
+  ofOne(name, weight, { ...A_WHILE, can: hasWire }, (victim) => {
+    if (!victim.wire.canBeCut) return { not: 'no way to cut its link' };
+    victim.wire.cut(ways);
+    return { what: label(victim), undo: () => victim.wire.heal() };
+  });
+
+/** Of whom a proxy lies on the way. */
+const ofProxied = (
+  name: string,
+  weight: number,
+  lasts: [number, number] | undefined,
+  act: (victim: Candidate, draw: Draw) => Struck | Promise<Struck>,
+): Fault =>
+  ofOne(name, weight, { ...(lasts ? { lasts } : {}), can: hasProxies }, (victim, _field, draw) =>
+    victim.isProxied ? act(victim, draw) : { not: 'no proxy on its way' },
+  );
+
+const wires: Fault[] = [
+  cut('link cut both ways', 4, { out: true, in: true }),
+  cut('requests cut off', 2, { out: true, in: false }),
+  cut('replies cut off', 2, { out: false, in: true }),
+  ofOne(
+    'packets lost',
+    2,
+    { lasts: [0.5, 2], can: ({ world, kind }) => world.network !== undefined && kind.hosts > 0 },
+    (victim) => {
+      victim.wire.lose();
+      return { what: label(victim), undo: () => victim.wire.heal() };
+    },
+  ),
+  ofProxied('delay and reordering', 3, [0.5, 3], (victim, { aim }) => {
+    const toMs = Math.round(50 + aim * 900);
+    victim.wire.delay({ fromMs: Math.round(toMs / 2), toMs });
+    return { what: `${label(victim)}, up to ${toMs} ms`, undo: () => victim.wire.heal() };
+  }),
+  // Whoever counts its lease from the answer, and not from the request, believes in it for too long.
+  ofProxied('late answers and then none', 4, [1.2, 2], async (victim) => {
+    victim.wire.delay({ fromMs: 0, toMs: 0 }, { fromMs: LATE_MS, toMs: LATE_MS });
+    const last = victim.elect.events.at(-1);
+    await victim.elect.event('renewed', { ...(last ? { after: last } : {}), timeoutMs: 3000 }).catch(() => {});
+    victim.wire.hold({ out: true, in: true });
+    return { what: `${label(victim)}, ${LATE_MS} ms late`, undo: () => victim.wire.heal() };
+  }),
+  ofProxied('connections reset', 2, undefined, (victim) => {
+    victim.wire.reset();
+    return { what: label(victim) };
+  }),
+];
+
+/** Just not too late to count as unanswered (`requestMs` in src/timing.ts). */
+const LATE_MS = 600;
 
 const server = ({ store }: Scene, { aim }: Draw) => Math.floor(aim * store.servers.length);
 const hasServers = ({ store }: Scene) => store.servers.length > 0;
@@ -348,10 +283,17 @@ const stores: Fault[] = [
     can: ({ store }) => store.depose !== undefined,
     async strike({ store, name, excuse, kind, oracle }, { detail }) {
       const place = detail < 0.7 ? 'first' : 'second';
-      const id = await store.depose!(name, place).catch((error: Error) => error);
-      if (id instanceof Error) return { not: 'the store does not answer' };
-      if (id === undefined) return NOBODY;
-      if (oracle.starts().some(({ who }) => who === id)) excuse(kind.ttlMs + 300, `the place of ${id} was taken away`);
+      const deposed = await store.depose!(name, place).catch((error: Error) => error);
+      if (deposed instanceof Error) return { not: 'the store does not answer' };
+      if (deposed === undefined) return NOBODY;
+      const { id, before } = deposed;
+      const hasStarted = oracle.starts().some(({ who }) => who === id);
+      if (hasStarted || before !== undefined)
+        excuse(
+          kind.ttlMs + 300,
+          `the place of ${id} was taken away`,
+          hasStarted || before === undefined ? undefined : { who: id, before },
+        );
       return { what: `that of ${id}` };
     },
   },
@@ -361,7 +303,7 @@ const stores: Fault[] = [
     weight: 3,
     lasts: [0.3, 0.3],
     can: ({ store }) => store.endpoints.length > 0 && store.line !== undefined,
-    async strike({ store, name, sites, leader, oracle }) {
+    async strike({ store, kind, name, sites, leader, oracle, excuse }) {
       const before = leader();
       if (!before) return NOBODY;
       if (!isCovered(before)) return { not: 'its job has hidden just now' };
@@ -376,8 +318,13 @@ const stores: Fault[] = [
       if (!(await until(isFirst, 'its turn', 4 * TURN_MS).catch(() => false)))
         return { what: `${what}: it was not its turn`, undo };
       await sleep(store.line!.believesAfter * TURN_MS);
-      if (!oracle.starts().some(({ who }) => who === idOf(next)) && (await isFirst()))
-        await store.depose!(name, 'first').catch(() => {});
+      if (oracle.starts().some(({ who }) => who === idOf(next)) || !(await isFirst())) return { what, undo };
+      const deposed = await store.depose!(name, 'first').catch(() => undefined);
+      if (deposed?.before !== undefined)
+        excuse(kind.ttlMs + 300, `${deposed.id} was confirmed before its place was taken away`, {
+          who: deposed.id,
+          before: deposed.before,
+        });
       return { what, undo };
     },
   },
@@ -392,7 +339,7 @@ const machines: Fault[] = [
     name: 'clock step',
     weight: 2,
     lasts: [0.3, 2],
-    can: always,
+    can: () => true,
     strike({ sites }, { aim, detail }) {
       const victim = sites.map(({ candidate }) => candidate).find((one) => one?.clock instanceof WallClock);
       if (!victim) return { not: 'nobody has a clock that can be set' };
@@ -432,7 +379,7 @@ const machines: Fault[] = [
     name: 'processors busy',
     weight: 2,
     lasts: [0.3, 0.8],
-    can: always,
+    can: () => true,
     strike() {
       const hogs = Array.from({ length: HOGS }, () =>
         spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'sh', '-c', 'while :; do :; done'], { stdio: 'ignore' }),

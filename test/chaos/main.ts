@@ -2,99 +2,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { parseArgs } from 'node:util';
 import ora from 'ora';
 import { canSpin } from '../../src/report/spinner.ts';
+import setUpFolders from '../helpers/folders.ts';
 import { Network } from '../helpers/netns.ts';
 import { whatIsMissing } from '../helpers/tools.ts';
 import type { Outcome } from './episode.ts';
 import { FAULT_NAMES } from './faults.ts';
 import type { LaneOptions, Told } from './lane.ts';
-import { buildMutant, MUTATIONS } from './mutations.ts';
+import { buildMutant } from './mutations.ts';
+import { type Chosen, readOptions, USAGE } from './options.ts';
 import { STORES } from './stores.ts';
 import { World } from './wire.ts';
-
-const names = STORES.map(({ name }) => name);
-const mutations = MUTATIONS.map(({ name }) => name);
-
-const USAGE = `npm run chaos -- [options]
-  --store LIST       of ${names.join(', ')}; default: all that can be had here
-  --minutes N        how long altogether; default: 5
-  --lanes N          so many stores at once; default: 3
-  --candidates N     for each election; default: 3
-  --seed TEXT        what the nemesis does, and when, is drawn from it; default: a new one
-  --episode N        this election of that seed only
-  --fault LIST       only these, by the names in the table
-  --mutate LIST|all  with one safety rule less at a time, which has to be found: ${mutations.join(', ')}
-  --keep-going       a store is not left alone when something was found, for counts over a long time
-  --no-namespaces    on loopback with proxies, also as root`;
-
-interface Chosen {
-  stores: string[];
-  minutes: number;
-  lanes: number;
-  candidates: number;
-  seed: string;
-  episode: number | undefined;
-  faults: string[];
-  mutations: typeof MUTATIONS;
-  keepsGoing: boolean;
-  hasNamespaces: boolean;
-}
-
-function read(args: string[]): Chosen | string {
-  const { values } = parseArgs({
-    args,
-    options: {
-      store: { type: 'string' },
-      minutes: { type: 'string', default: '5' },
-      lanes: { type: 'string', default: '3' },
-      candidates: { type: 'string', default: '3' },
-      seed: { type: 'string', default: Math.random().toString(36).slice(2, 8) },
-      episode: { type: 'string' },
-      fault: { type: 'string' },
-      mutate: { type: 'string' },
-      'keep-going': { type: 'boolean', default: false },
-      'no-namespaces': { type: 'boolean', default: false },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-  if (values.help) return '';
-  const [minutes, lanes, candidates] = [values.minutes, values.lanes, values.candidates].map(Number) as [
-    number,
-    number,
-    number,
-  ];
-  const stores = values.store?.split(',') ?? names;
-  const unknown = stores.find((name) => !names.includes(name));
-  if (unknown !== undefined) return `there is no store ${unknown}`;
-  const wanted = values.mutate === 'all' ? mutations : (values.mutate?.split(',') ?? []);
-  const strange = wanted.find((name) => !mutations.includes(name));
-  if (strange !== undefined) return `there is no mutation "${strange}"`;
-  const faults = values.fault?.split(',') ?? FAULT_NAMES;
-  const odd = faults.find((name) => !FAULT_NAMES.includes(name));
-  if (odd !== undefined) return `there is no fault "${odd}"`;
-  if (values.seed === '') return '--seed is empty';
-  if (!(minutes > 0)) return '--minutes is a number above 0';
-  if (!(lanes >= 1 && Number.isInteger(lanes))) return '--lanes is a whole number from 1';
-  if (!(candidates >= 2 && candidates <= 20 && Number.isInteger(candidates)))
-    return '--candidates is a whole number from 2 to 20';
-  const episode = values.episode === undefined ? undefined : Number(values.episode);
-  if (episode !== undefined && !(episode >= 1 && Number.isInteger(episode)))
-    return '--episode is a whole number from 1';
-  return {
-    stores,
-    minutes,
-    lanes,
-    candidates,
-    seed: values.seed,
-    episode,
-    faults,
-    mutations: MUTATIONS.filter(({ name }) => wanted.includes(name)),
-    keepsGoing: values['keep-going'],
-    hasNamespaces: !values['no-namespaces'] && whatIsMissing(['netns']) === undefined,
-  };
-}
 
 /** What became of one store. */
 interface Result {
@@ -257,17 +176,8 @@ function describeFailure({ store, failed, broken }: Result): string {
   ].join('\n');
 }
 
-/** What parseArgs says of arguments that are none of ours. */
-function readOrSay(args: string[]): Chosen | string {
-  try {
-    return read(args);
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
 async function main(args: string[]): Promise<number> {
-  const chosen = readOrSay(args);
+  const chosen = readOptions(args);
   if (typeof chosen === 'string') {
     process.stderr.write(`${chosen === '' ? '' : `chaos: ${chosen}\n`}${USAGE}\n`);
     return chosen === '' ? 0 : 64;
@@ -390,4 +300,5 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.exit(128 + { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 }[name]);
   });
 
+process.on('exit', setUpFolders());
 process.exit(await main(process.argv.slice(2)));

@@ -30,8 +30,8 @@ export interface Store {
    * had its confirming read answered.
    */
   line?: { first(name: string): Promise<string | undefined>; believesAfter: number };
-  /** Takes the place of the first or the second in line away, as an operator would. Resolves with its id, or undefined when there is none. */
-  depose?(name: string, place: 'first' | 'second'): Promise<string | undefined>;
+  /** Takes the place of the first or the second in line away, as an operator would. Undefined: there is none. */
+  depose?(name: string, place: 'first' | 'second'): Promise<Deposed | undefined>;
   /** Nothing more can be written, until it is freed. */
   disk?: { fill(): void; free(): void };
   /** Everything as at the beginning, and answering. */
@@ -41,6 +41,12 @@ export interface Store {
   /** Whom the store had as the leader when this token was given, read from the store's own history. */
   holderOf?(name: string, token: bigint): Promise<string | undefined>;
   stop(): Promise<void>;
+}
+
+export interface Deposed {
+  id: string;
+  /** Where tokens tell the time: that of whoever was confirmed as the leader before is smaller. */
+  before?: bigint;
 }
 
 export interface StoreKind {
@@ -63,7 +69,7 @@ const FILE: StoreKind = {
   async start(hosts) {
     const folder = newFolder('chaos-file');
     // A disk of its own can be filled. It is seen by this process and what it starts only, and goes with them.
-    if (hosts) execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'elect-run-chaos', folder]);
+    if (hosts) execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'elect-run-chaos', folder]);
     const filler = join(folder, 'filler');
     const disk = {
       fill: () => writeFileSync(filler, Buffer.alloc(statfsSync(folder).bavail * statfsSync(folder).bsize)),
@@ -107,7 +113,10 @@ const etcd = (name: string, members: 1 | 3): StoreKind => ({
         const found = (await store.line(name))[place === 'first' ? 0 : 1];
         if (!found) return undefined;
         await store.etcdctl('lease', 'revoke', found.lease);
-        return found.value;
+        const { header } = JSON.parse(await store.etcdctl('get', 'nothing', '-w', 'json')) as {
+          header: { revision: number };
+        };
+        return { id: found.value, before: BigInt(header.revision) };
       },
       heal: () => store.heal(),
       leftovers: async (name) => {
@@ -148,7 +157,7 @@ const redis = (name: string, sentinels: boolean): StoreKind => ({
         if (place === 'second') return undefined; // there is no line
         const holder = await ask('get', name);
         if (holder) await ask('del', name);
-        return holder || undefined;
+        return holder ? { id: holder } : undefined;
       },
       heal: () => store.heal(),
       leftovers: async (name) =>
@@ -184,7 +193,7 @@ const zookeeper = (name: string, members: 1 | 3): StoreKind => ({
         if (path === undefined) return undefined;
         const id = await store.dataAt(path);
         await store.delete(path);
-        return id;
+        return { id };
       },
       heal: () => store.heal(),
       leftovers: async (name) => {
@@ -217,16 +226,17 @@ const KUBERNETES: StoreKind = {
         if (place === 'second') return undefined; // there is no line
         const holder = (await store.lease(name))?.spec.holderIdentity;
         if (holder) await store.delete(name);
-        return holder || undefined;
+        return holder ? { id: holder } : undefined;
       },
       heal: () => store.heal(),
       leftovers: async (name) => {
         const lease = await store.lease(name);
         const { holderIdentity, renewTime, leaseDurationSeconds = 0 } = lease?.spec ?? {};
         const endsAt = Date.parse(renewTime ?? '') + 1000 * leaseDurationSeconds;
-        const word = lease?.metadata.annotations?.['elect-run/word'];
+        const { 'elect-run/word': word, 'elect-run/word-left': leftAt = '' } = lease?.metadata.annotations ?? {};
+        const isForgotten = Date.parse(leftAt) < Date.now() - 60_000;
         // The object stays; a lease that has run out is nobody's.
-        return [endsAt > Date.now() ? holderIdentity : undefined, word].filter(
+        return [endsAt > Date.now() ? holderIdentity : undefined, isForgotten ? undefined : word].filter(
           (text) => text !== undefined && text !== '',
         ) as string[];
       },

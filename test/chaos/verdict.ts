@@ -1,12 +1,29 @@
 import type { Oracle, Start } from '../helpers/oracle.ts';
 import { type Candidate, idOf } from './site.ts';
 
+/** The oracle's clock has steps of this length. */
+const STEP_MS = 10;
+
 /** When two at work are no fault of elect-run's. */
 export interface Excuse {
   from: number;
   to: number;
   why: string;
+  /** Only if this one says that it was elected with a token below that. */
+  ifConfirmed?: { who: string; before: bigint } | undefined;
 }
+
+/** That covers what happened at this moment. */
+export const excuseFor = (at: number, excuses: Excuse[], oracle: Oracle): Excuse | undefined =>
+  excuses.find(
+    ({ from, to, ifConfirmed }) =>
+      at + STEP_MS >= from &&
+      at <= to &&
+      (ifConfirmed === undefined ||
+        [...oracle.starts(), ...oracle.clashes()].some(
+          ({ who, token }) => who === ifConfirmed.who && token !== undefined && token < ifConfirmed.before,
+        )),
+  );
 
 interface Evidence {
   oracle: Oracle;
@@ -14,9 +31,6 @@ interface Evidence {
   excuses: Excuse[];
   holderOf(token: bigint): Promise<string | undefined> | undefined;
 }
-
-/** The oracle's clock has steps of this length. */
-const STEP_MS = 10;
 
 /** What the oracle's and the store's records say of an episode. */
 export async function judge({ oracle, lives, excuses, holderOf }: Evidence) {
@@ -26,7 +40,7 @@ export async function judge({ oracle, lives, excuses, holderOf }: Evidence) {
   let excused = 0;
   let longestExcusedMs = 0;
   for (const clash of oracle.clashes()) {
-    const excuse = excuses.find(({ from, to }) => clash.at + STEP_MS >= from && clash.at <= to);
+    const excuse = excuseFor(clash.at, excuses, oracle);
     if (excuse === undefined) {
       overlaps++;
       unsafe.push(`two at work: ${describe(clash)} found somebody else`);

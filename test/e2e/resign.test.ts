@@ -61,6 +61,18 @@ function stepsDown(access: () => Access): void {
     oracle.verify(2);
   });
 
+  test('a TERM while it makes room for the others ends it', async () => {
+    const oracle = new Oracle();
+    const leader = stand(oracle, 'leaving', 'first', '--on-lost', 'rejoin');
+    await oracle.started(1);
+    const asked = resign(access(), '-n', 'leaving');
+    await leader.event('resigned');
+    leader.kill('SIGTERM');
+    expect((await leader.ended).code).toBe(128 + 15);
+    expect((await asked).code).toBe(0);
+    oracle.verify(1);
+  });
+
   test('--to: who is asked for leads next, whoever stands before it', async () => {
     const oracle = new Oracle();
     const leader = stand(oracle, 'to', 'first');

@@ -512,6 +512,23 @@ describeWith(['tmux', 'bash', 'less'], 'a full-screen program', () => {
     expect(await terminal.cursor()).toMatchObject({ isFullScreen: false, isVisible: true });
   });
 
+  test('has tidied up when the shell says that it has stopped', async () => {
+    const terminal = await open();
+    const program = `process.on('SIGTSTP', () => setTimeout(() => {
+      console.log('tidied up');
+      process.kill(process.pid, 'SIGSTOP');
+    }, 200));
+    setInterval(() => {}, 1000);
+    console.log('at', 'work');`;
+    writeFileSync(join(terminal.dir, 'tidy.js'), program);
+    await terminal.line('elect-run -- node tidy.js');
+    await terminal.shows('at work');
+    await terminal.press('C-z');
+    expect(await terminal.shows('Stopped')).toMatch(/tidied up.*Stopped/s);
+    await terminal.line('kill -9 %1');
+    await terminal.prompt();
+  });
+
   test('can be stopped and brought back', async () => {
     const terminal = await open();
     writeFileSync(join(terminal.dir, 'text'), 'the only line\n');

@@ -7,13 +7,13 @@ import { alive } from './procs.ts';
 const OF_THE_RUN = 'FOLDER_OF_THE_TESTS';
 const PREFIX = 'elect-run-tests-';
 
-/** A new temporary folder. It goes with the run at the latest; outside of a run of vitest whoever made it removes it. */
+/** A new temporary folder. It goes with the run at the latest; outside of a run (of vitest, or of chaos) whoever made it removes it. */
 export function newFolder(purpose: string): string {
   const ofTheRun = process.env[OF_THE_RUN];
   return mkdtempSync(ofTheRun ? join(ofTheRun, `${purpose}-`) : join(tmpdir(), `elect-run-${purpose}-`));
 }
 
-/** vitest's globalSetup. A worker is ended by a signal, so nothing can be left to its `exit`. Runs that were killed before they could tidy up are tidied up after. */
+/** vitest's globalSetup; returns what removes the folder of the run. A worker is ended by a signal, so nothing can be left to its `exit`. Runs that were killed before they could tidy up are tidied up after. */
 export default function setup(): () => void {
   for (const name of readdirSync(tmpdir())) {
     const owner = name.startsWith(PREFIX) ? /^\d+/.exec(name.slice(PREFIX.length))?.[0] : undefined;

@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from 'vitest';
 import { Dice } from '../chaos/dice.ts';
 import { drawFaults, FAULT_NAMES } from '../chaos/faults.ts';
+import { readOptions } from '../chaos/options.ts';
 import type { Candidate, Scene } from '../chaos/site.ts';
 import { judge } from '../chaos/verdict.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
@@ -83,6 +84,16 @@ test('after an operator has deposed the leader two may be at work until its leas
 });
 
 test.each([
+  ['before its place was taken away is excused', 10n, 0],
+  ['after it is not', 9n, 1],
+])('whoever starts beside another and was confirmed %s', async (_, before, overlaps) => {
+  const excuses = [{ from: 24_000, to: 26_000, why: 'an operator', ifConfirmed: { who: 'c', before } }];
+  const evidence = { ...fine(), excuses };
+  evidence.oracle.record('OVERLAP 9 103 25.00 c -');
+  expect((await judge(evidence)).overlaps).toBe(overlaps);
+});
+
+test.each([
   ['the same', '8'],
   ['a smaller', '6'],
   ['no', '-'],
@@ -99,4 +110,26 @@ test('a run of somebody who was not elected is found, and one whom the store did
   expect((await judge({ ...fine(), holderOf: async () => 'a' })).unsafe).toEqual([
     'a run without a lease: b with token 8 (pid 102), but the store had a',
   ]);
+});
+
+test.each([
+  [['--store', 'mysql'], 'there is no store mysql'],
+  [['--mutate', 'luck'], 'there is no mutation "luck"'],
+  [['--fault', 'rain'], 'there is no fault "rain"'],
+  [['--minutes', 'x'], '--minutes is a number above 0'],
+  [['--minutes', '0'], '--minutes is a number above 0'],
+  [['--lanes', '1.5'], '--lanes is a whole number from 1'],
+  [['--candidates', '1'], '--candidates is a whole number from 2 to 20'],
+  [['--episode', '0'], '--episode is a whole number from 1'],
+  [['--seed'], /--seed/],
+  [['--nonsense'], /--nonsense/],
+  [['stray'], /stray/],
+])('%j is refused', (args, message) => {
+  expect(readOptions(args)).toEqual(typeof message === 'string' ? message : expect.stringMatching(message));
+});
+
+test('what is not asked for has a default, a seed of its own each time', () => {
+  const chosen = [readOptions([]), readOptions([])];
+  expect(chosen[0]).toMatchObject({ minutes: 5, lanes: 3, candidates: 3, mutations: [], faults: FAULT_NAMES });
+  expect(chosen[0]).not.toEqual(chosen[1]);
 });

@@ -120,10 +120,34 @@ each([...SHELLS, OLD_BASH], (kind) => {
 /** In the place of Node and the clean-up: notes what it is asked for, and when it has been told to begin. */
 const CLEAN_UP = `#!/bin/sh
 log=$(dirname "$0")/log
-echo "$2 $(cut -d' ' -f1 /proc/uptime)" >>"$log"
-[ "$2" = end-when-told ] || exit 0
+echo "\${3:+loaded-for-}$2 $(cut -d' ' -f1 /proc/uptime)" >>"$log"
+[ -n "$3" ] || exit 0
 trap 'echo "told $(cut -d" " -f1 /proc/uptime)" >>"$log"; exit 0' CONT
 while :; do sleep 0.02; done`;
+
+test('the clean-up that was loaded for a deadline begins at it, whatever it is told before', async () => {
+  const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+  onTestFinished(() => void job.kill('SIGKILL'));
+  const deadline = Math.floor(uptime() * 100 + 100);
+  const cleanUp = spawn(process.execPath, [file('cleanup-process.js'), 'end', String(deadline)], {
+    stdio: ['pipe', 'inherit', 'inherit'],
+  });
+  const { pid, startedAt } = identify(job.pid!);
+  const marks = {
+    root: { pid, startedAt },
+    ownGroup: true,
+    mark: 'ELECT_RUN_ID=nobody',
+    known: [],
+    helperSessions: [],
+    helpers: [],
+  };
+  cleanUp.stdin.end(JSON.stringify({ marks, backend: {}, candidate: {}, handle: null }));
+  const ended = once(cleanUp, 'exit');
+  const telling = setInterval(() => cleanUp.kill('SIGCONT'), 20);
+  onTestFinished(() => clearInterval(telling));
+  await diesAt(job, deadline * 10);
+  expect(await ended).toEqual([0, null]);
+});
 
 each([...SHELLS, OLD_BASH], (kind) => {
   const startNoting = async () => {
@@ -131,7 +155,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
     const command = kind.command.map((word) => (word === '/bin/true' ? program : word));
     const log = join(dirname(program), 'log');
     const notes = (): [string, number][] => {
-      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n').slice(0, -1) : [];
       return lines.map((line) => [line.split(' ')[0]!, Number(line.split(' ')[1]) * 1000]);
     };
     return { ...(await startGuard({ ...kind, command })), notes };
@@ -143,7 +167,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
     await diesAt(job, killAt);
     await until(() => notes().length === 2, 'a clean-up that was told to begin');
     const [loaded, told] = notes();
-    expect([loaded![0], told![0]]).toEqual(['end-when-told', 'told']);
+    expect([loaded![0], told![0]]).toEqual(['loaded-for-end', 'told']);
     expect(loaded![1]).toBeLessThan(killAt);
     expect(told![1]).toBeGreaterThanOrEqual(killAt - CLOCK_STEP_MS);
   });
@@ -156,8 +180,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
     await until(() => uptime() * 1000 > killAt + MARGIN_MS, 'the old deadline');
     expect(alive(job.pid!)).toBe(true);
     expect(notes()).toHaveLength(1);
-    const isLoaded = (pid: number): boolean =>
-      commandLine(pid).includes('end-when-told') || childrenOf(pid).some(isLoaded);
+    const isLoaded = (pid: number): boolean => commandLine(pid).includes('end') || childrenOf(pid).some(isLoaded);
     await until(() => !isLoaded(guard.pid!), 'nobody who waits to clean up');
   });
 

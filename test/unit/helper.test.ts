@@ -65,7 +65,7 @@ test('its end is told with its status, after its last words', async () => {
 test('it hears the end, and no descriptor is left', async () => {
   const before = openSockets();
   const { helper } = start('read -r _ || exit 5');
-  expect(openSockets()).toBe(before + 1);
+  expect(openSockets()).toBe(before + 2);
   helper.end();
   expect(endOf(await helper.ended).status).toBe(5);
   expect(openSockets()).toBe(before);

@@ -66,6 +66,18 @@ test('the deadline counts from before the request was sent, however late the ans
   renewal.end();
 });
 
+test('who leads notices a jump of the clock within a quarter of a second, who stands by within a second', async () => {
+  const [leader, standby] = [start(async () => 3000), start(async () => 3000)];
+  leader.renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(20);
+  clock.skippedMs = 10_000;
+  await vi.advanceTimersByTimeAsync(250);
+  expect([leader.seen.kill, standby.seen.kill]).toEqual([true, false]);
+  await vi.advanceTimersByTimeAsync(750);
+  expect(standby.seen.kill).toBe(true);
+  for (const { renewal } of [leader, standby]) renewal.end();
+});
+
 test('the granted length counts, not the one asked for', async () => {
   const { renewal, startedAt } = start(async () => 2000);
   await vi.advanceTimersByTimeAsync(2100);
