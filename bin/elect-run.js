@@ -2,9 +2,9 @@
 'use strict';
 // Node keeps what is handled until its event loop runs, and by then src/signals.ts listens. As pid 1 it would be lost (pid_namespaces(7)); USR1 would open the debugger.
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1']) process.on(signal, () => {});
-const { mkdirSync, readdirSync, readFileSync, statSync } = require('node:fs');
+const { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, statSync } = require('node:fs');
 const { homedir } = require('node:os');
-const { basename, dirname, join } = require('node:path');
+const { basename, dirname, isAbsolute, join } = require('node:path');
 const { Script } = require('node:vm');
 const Module = module.constructor;
 
@@ -14,12 +14,14 @@ const dist = join(__dirname, '..', 'dist');
 function cacheDirectory() {
   try {
     const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'elect-run');
-    const { uid, mode } = statSync(folder, { throwIfNoEntry: false }) ?? made(folder);
-    return uid === process.getuid() && (mode & 0o022) === 0 ? folder : undefined;
+    if (!isAbsolute(folder)) return undefined; // wherever we happen to be started
+    return isOursAlone(statSync(folder, { throwIfNoEntry: false }) ?? made(folder)) ? folder : undefined;
   } catch {
     return undefined;
   }
 }
+
+const isOursAlone = ({ uid, mode }) => uid === process.getuid() && (mode & 0o022) === 0;
 
 function made(folder) {
   if (!statSync(dirname(folder), { throwIfNoEntry: false })) mkdirSync(dirname(folder), 0o700);
@@ -38,15 +40,16 @@ function enableCodeCache(cache) {
   const plain = Module._extensions['.js'];
   Module._extensions['.js'] = (module, filename) => {
     if (dirname(filename) !== dist) return plain(module, filename);
-    const { mtimeMs, size } = statSync(filename);
-    // V8 itself refuses code of another version or other flags.
-    const stem = `${basename(filename)}-${process.version}-${process.arch}-${Math.round(mtimeMs)}-${size}-${use}-`;
+    const { mtimeMs } = statSync(filename);
+    const source = readFileSync(filename, 'utf8');
+    // V8 itself refuses code of another version or other flags, but of another source only if it has another length. Where all files are of 1970, the build's mark tells.
+    const stem = `${basename(filename)}-${process.version}-${process.arch}-${Math.round(mtimeMs)}-${source.slice(-MARK_LENGTH)}-${use}-`;
     const kept = names
-      .filter((name) => name.startsWith(stem))
+      .filter((name) => name.startsWith(stem) && /^\d$/.test(name.slice(stem.length)))
       .sort()
       .at(-1);
     const cachedData = kept && read(join(cache, kept));
-    const script = new Script(Module.wrap(readFileSync(filename, 'utf8')), { filename, cachedData });
+    const script = new Script(Module.wrap(source), { filename, cachedData });
     compiled.push({
       script,
       stem,
@@ -64,9 +67,18 @@ function enableCodeCache(cache) {
 /** So often what is kept may grow by what another run has used. */
 const LAST_TIME = 4;
 
+/** Of the mark that scripts/build.mjs leaves at the end of each file. */
+const MARK_LENGTH = 16;
+
+/** The folder may have been put in the place of ours since we looked, by whoever can write to the one above it. */
 function read(file) {
   try {
-    return readFileSync(file);
+    const fd = openSync(file, 'r');
+    try {
+      return isOursAlone(fstatSync(fd)) ? readFileSync(fd) : undefined;
+    } finally {
+      closeSync(fd);
+    }
   } catch {
     return undefined;
   }

@@ -1,6 +1,7 @@
 // Builds dist/: every entry bundled, split by backend so that only the chosen store's library is loaded, as CommonJS chunks
 // (they start sooner than ES modules, and a compile cache serves them on every Node). What every start loads is one chunk, main.js.
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -60,7 +61,13 @@ const main = await build({
 for (const name of parts) chunks.delete(name);
 chunks.set('main.js', main.outputFiles[0].text);
 
-for (const [name, text] of chunks) writeFileSync(`dist/${name}`, name.endsWith('.js') ? await commonJs(text) : text);
+for (const [name, text] of chunks)
+  writeFileSync(`dist/${name}`, name.endsWith('.js') ? marked(await commonJs(text)) : text);
+
+/** By this mark bin/elect-run.js knows which source the code is of that it has kept. */
+function marked(text) {
+  return `${text.trimEnd()}\n//${createHash('sha256').update(text).digest('hex').slice(0, 16)}`;
+}
 
 /** commander would start subcommands that are programs of their own. We have none, and node:child_process takes 2 ms to load. */
 function withoutProcesses({ onResolve, onLoad }) {

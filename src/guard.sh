@@ -21,12 +21,20 @@ job='' strays='' facts='{}' alarm=''
 
 signal_job() { [ -z "$job" ] || kill -s "$1" -- "$job" 2>/dev/null; }
 
+# What proc(5) tells of a process behind its name, which may hold anything, line ends too. Fails where there is none.
+look_at() {
+  stat=''
+  { while read -r line; do stat="$stat $line"; done <"/proc/$1/stat"; } 2>/dev/null
+  stat=${stat##*) }
+  [ -n "$stat" ]
+}
+
 # Not those who have such a pid now.
 kill_strays() {
   for stray in $strays; do
-    { read -r stat <"/proc/${stray%:*}/stat"; } 2>/dev/null || continue
-    set -- ${stat##*) }
-    [ "${20}" = "${stray#*:}" ] && kill -s KILL "${stray%:*}" 2>/dev/null
+    look_at "${stray%:*}" || continue
+    set -- $stat
+    [ "${20-}" = "${stray#*:}" ] && kill -s KILL "${stray%:*}" 2>/dev/null
   done
 }
 
@@ -46,7 +54,7 @@ stand_easy() {
   ready=''
 }
 
-runs() { [ -n "$1" ] && { read -r stat <"/proc/$1/stat"; } 2>/dev/null && case ${stat##*) } in Z* | X*) false ;; esac; }
+runs() { [ -n "$1" ] && look_at "$1" && case $stat in Z* | X*) false ;; esac; }
 
 clean_up_at_once() {
   while runs "$ready"; do

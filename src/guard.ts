@@ -3,7 +3,7 @@ import type { Facts } from './cleanup.ts';
 import { toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
-import { hasShell, SHELL } from './lookup.ts';
+import { canNap, hasShell, SHELL } from './lookup.ts';
 import { endOf } from './outcome.ts';
 import { trySignal } from './tree.ts';
 
@@ -16,10 +16,12 @@ const NODE_ANSWER_MS = 5000;
 /** So many guards in a row that never got ready: it cannot be had here. */
 const MOST_FAILURES = 3;
 
+const isShell = (): boolean => hasShell() && canNap();
+
 /** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
 function commandLine(napMs: number): [string, ...string[]] {
   const nap = String(toCentiseconds(napMs));
-  return hasShell()
+  return isShell()
     ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js'), nap]
     : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];
 }
@@ -142,7 +144,7 @@ export class Guard {
     this.#tell(this.#until === 'forever' ? 'forever' : `until ${this.#until}`);
     if (this.#answerBy) return; // the clock runs from the first question that is open
     const guard = this.#process;
-    const answerMs = this.#armed === undefined && !hasShell() ? NODE_ANSWER_MS : ANSWER_MS;
+    const answerMs = this.#armed === undefined && !isShell() ? NODE_ANSWER_MS : ANSWER_MS;
     this.#answerBy = setTimeout(() => {
       guard?.hear(); // timers run before input is read
       if (guard !== this.#process || !this.#answerBy) return;

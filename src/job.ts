@@ -8,7 +8,7 @@ import type { Guard } from './guard.ts';
 import { signalNumber, signalStatus } from './outcome.ts';
 import { hasStopped, lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
-import { isStop, type Signals } from './signals.ts';
+import { allHeard, isStop, type Signals } from './signals.ts';
 import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
@@ -31,6 +31,7 @@ export class Job {
   readonly #handedDown = lockedFds();
   #child: Child | undefined;
   #stoppedBy: number | undefined;
+  #isStarting = false;
 
   constructor(config: Config, guard: Guard, isFenced: boolean, report: Report, signals: Signals) {
     this.#config = config;
@@ -75,7 +76,8 @@ export class Job {
   async start(options: Omit<ChildOptions, 'ownGroup' | 'fds'>, lockFd: number | undefined): Promise<Child> {
     const { ownGroup } = this.marks;
     const locks = lockFd === undefined ? this.#handedDown : [...this.#handedDown, lockFd];
-    const child = await startChild({ ...options, ownGroup, fds: locks });
+    this.#isStarting = true;
+    const child = await startChild({ ...options, ownGroup, fds: locks }).finally(() => void this.#endStarting());
     this.#child = child;
     this.marks.root = { pid: child.pid, startedAt: child.startedAt };
     this.#guard.setJob(ownGroup ? -child.pid : child.pid);
@@ -95,16 +97,25 @@ export class Job {
       this.#report({ type: 'signalled', signal, forwarded: false });
       return;
     }
+    // Then the group had it perhaps before there was a child in it.
+    const wasStarting = this.#isStarting;
     const isCommon = (await this.#witness?.sawIt(signal)) ?? false;
-    this.#report({ type: 'signalled', signal, forwarded: !isCommon });
-    if (!isCommon) this.#signal(signalNumber(signal));
+    const forwarded = !isCommon || wasStarting;
+    this.#report({ type: 'signalled', signal, forwarded });
+    if (forwarded) this.#signal(signalNumber(signal));
     // The terminal has stopped the job, so we stop as well, and the shell sees it. The lease runs on meanwhile.
-    else if (isStop(signal)) {
+    if (isCommon && isStop(signal)) {
       await this.#childStops();
       this.#signals.default(signal);
     }
     if (signal === 'SIGTERM' && this.#config.stopTimeoutMs !== undefined)
       this.#stopWithin(this.#config.stopTimeoutMs, signal);
+  }
+
+  /** Whose signal came just after the child was there reaches it twice: it ends what has no handler for it yet, and then nobody is there to get it again. */
+  async #endStarting(): Promise<void> {
+    await allHeard();
+    this.#isStarting = false;
   }
 
   /** What it does to the terminal first, like leaving the full screen, has to come before the shell's prompt; a shell waits for its own child only, which we are. */

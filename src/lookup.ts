@@ -28,6 +28,16 @@ export const SHELL = '/bin/sh';
 /** In a distroless container there is none. */
 export const hasShell = (): boolean => whyNotExecutable(SHELL) === undefined;
 
+/** What guard.sh takes: its alarm naps by sleep(1), and would go round and round without. */
+export const canNap = (): boolean => {
+  try {
+    lookUpCommand('sleep');
+    return true;
+  } catch {
+    return false;
+  }
+};
+
 /** setpriv(1) of util-linux, or undefined: that of busybox has no --pdeathsig. */
 export function findSetpriv(): string | undefined {
   try {

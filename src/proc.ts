@@ -56,11 +56,12 @@ export const listPids = (): number[] => readdirSync('/proc').map(Number).filter(
 
 /**
  * The number that was given to a process or thread last, in our pid namespace (proc(5): the fifth field of /proc/loadavg). Undefined where what we are shown is not
- * the kernel's: it is smaller than one of our own, and the numbers have not come round.
+ * the kernel's: another file is mounted there, as lxcfs does it, whose number is the host's or some seconds old; or it is smaller than one of our own, and the numbers have not come round.
  */
-export function lastPid(): number | undefined {
+export function lastPid(file = '/proc/loadavg'): number | undefined {
   try {
-    const last = Number(readFileSync('/proc/loadavg', 'latin1').split(' ')[4]);
+    if (statSync(file).dev !== statSync('/proc/self').dev) return undefined;
+    const last = Number(readFileSync(file, 'latin1').split(' ')[4]);
     const ours = Math.max(...readdirSync('/proc/self/task').map(Number));
     return last >= ours || last < process.pid ? last : undefined;
   } catch {

@@ -27,6 +27,9 @@ export const endsCampaign = (signal: string): boolean => !HARMLESS.includes(sign
 export const isStop = (signal: string): signal is 'SIGTSTP' | 'SIGTTIN' | 'SIGTTOU' => STOPS.includes(signal);
 const STOPS = ['SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
 
+/** Resolves once all signals that have come by now have been heard: libuv tells of them with what it polls next. */
+export const allHeard = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+
 type Handler = (signal: string) => void;
 
 const statusOf = (signal: string): number => signalStatus(signalNumber(signal));

@@ -70,11 +70,11 @@ export function mustBeUrl({ scheme, rest }: BackendUrl, form: string): void {
   if (rest !== '' && !rest.startsWith('://')) throw usage(`--backend "${withoutSecret(scheme + rest)}": write ${form}`);
 }
 
-/** `host`, `host:port`, `[::1]:port` → `host:port`. */
+/** `host`, `host:port`, `[::1]:port` → `host:port`. Numbers that are no address (`256.1.1.1`) are not taken for a name: a URL refuses them as well. */
 export function readEndpoint(store: string, text: string, defaultPort: number): string {
   const match = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/i.exec(text);
   const port = Number(match?.[2] ?? defaultPort);
-  if (!match || port < 1 || port > 65535)
+  if (!match || port < 1 || port > 65535 || !URL.canParse(`http://${match[1]}`))
     throw usage(`--backend ${store}: "${withoutSecret(`:${text}`).slice(1)}" is not host:port`);
   return `${match[1]}:${port}`;
 }

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { trySignal } from '../../src/tree.ts';
 import { endAll } from '../helpers/elect.ts';
 import { clearOracles, Oracle, type Start } from '../helpers/oracle.ts';
 import { alive, commandLine, isStopped, until } from '../helpers/procs.ts';
@@ -103,6 +104,7 @@ export async function runEpisode(trial: Trial, seed: string, instead?: Draw[]): 
     history.tell('nemesis', `${draw.fault}: ${what}: over`);
   };
 
+  current = { name, oracle, sites };
   try {
     for (const site of sites) site.open();
     await until(() => oracle.starts().length > 0, 'a first leader', FIRST_LEADER_MS, 20).catch(() =>
@@ -196,6 +198,20 @@ function watchGaps(oracle: Oracle) {
     }
   }, 50);
   return gaps;
+}
+
+/** Looks at all processes: whoever forks meanwhile is found by the next one. */
+const MOST_TURNS = 10;
+
+/** That of this process, where there is one. */
+let current: { name: string; oracle: Oracle; sites: Site[] } | undefined;
+
+/** Ends the episode's processes at once, also those that the nemesis has stopped. */
+export function abandon(): void {
+  if (!current) return;
+  const { name, oracle, sites } = current;
+  for (const site of sites) site.shut();
+  for (let turn = 0; turn < MOST_TURNS; turn++) for (const pid of residues(name, oracle)) trySignal(pid, 'SIGKILL');
 }
 
 /** Whatever of an episode lives: by the mark in its environment, or by the oracle's lock. */

@@ -3,7 +3,7 @@ import { endAll } from '../helpers/elect.ts';
 import { Network } from '../helpers/netns.ts';
 import { clearOracles } from '../helpers/oracle.ts';
 import { stopServers } from '../helpers/servers.ts';
-import { type Outcome, runEpisode, type Trial } from './episode.ts';
+import { abandon, type Outcome, runEpisode, type Trial } from './episode.ts';
 import type { Draw } from './faults.ts';
 import { STORES } from './stores.ts';
 import { World } from './wire.ts';
@@ -50,6 +50,7 @@ async function attack(options: LaneOptions): Promise<void> {
   const { program, faults } = options;
   const trial: Trial = { world, kind, store, program, faults };
   process.once('SIGTERM', async () => {
+    abandon();
     await endAll();
     await store.stop();
     await clearOracles();

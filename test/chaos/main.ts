@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import ora from 'ora';
+import { canSpin } from '../../src/report/spinner.ts';
 import setUpFolders from '../helpers/folders.ts';
 import { Network } from '../helpers/netns.ts';
 import { whatIsMissing } from '../helpers/tools.ts';
@@ -196,7 +197,7 @@ async function main(args: string[]): Promise<number> {
     if (spinner.isSpinning) spinner.text = line;
     else process.stderr.write(`${line}\n`);
   };
-  if (process.stderr.isTTY) spinner.start();
+  if (canSpin()) spinner.start();
   try {
     return chosen.mutations.length > 0
       ? await findMutations(chosen, progress)
@@ -284,8 +285,12 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
 
 const { ROOT, LANE, BIN, MUTANTS } = process.env as { ROOT: string; LANE: string; BIN: string; MUTANTS: string };
 
+/** A Ctrl-C comes twice, from the terminal and from scripts/chaos.mjs: once is enough, and the lanes take a moment. */
+let isEnding = false;
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-  process.once(name, async () => {
+  process.on(name, async () => {
+    if (isEnding) return;
+    isEnding = true;
     await Promise.all(
       [...running].map(async (lane) => {
         lane.kill('SIGTERM');

@@ -73,6 +73,7 @@ export function readOptions(args: string[]): Chosen | string {
   const faults = values.fault?.split(',') ?? FAULT_NAMES;
   const odd = faults.find((name) => !FAULT_NAMES.includes(name));
   if (odd !== undefined) return `there is no fault "${odd}"`;
+  if (values.seed === '') return '--seed is empty';
   if (!(minutes > 0)) return '--minutes is a number above 0';
   if (!(lanes >= 1 && Number.isInteger(lanes))) return '--lanes is a whole number from 1';
   if (!(candidates >= 2 && candidates <= 20 && Number.isInteger(candidates)))

@@ -74,9 +74,14 @@ export class Site {
     this.#standing = this.#standForEver();
   }
 
+  /** Nobody is started any more. */
+  shut(): void {
+    this.#over.abort();
+  }
+
   /** Resolves once the last one has ended. */
   async close(): Promise<void> {
-    this.#over.abort();
+    this.shut();
     const { candidate } = this;
     if (candidate && alive(candidate.elect.pid)) candidate.elect.kill('SIGTERM');
     await this.#standing;
@@ -99,6 +104,7 @@ export class Site {
     const workS = Math.round(this.#dice.between(1, 4));
 
     const wire = await Wire.open(world, this.#number, store.endpoints, isProxied);
+    if (this.#over.signal.aborted) return wire.close();
     const clock = clockKind < 0.15 ? new WallClock() : clockKind < 0.35 ? new SuspendableClock() : undefined;
     const { backend, flags = [], env } = store.access(wire.endpoints);
     const timing = ['--ttl', `${kind.ttlMs}ms`, '--renew-every', '1s', '--grace', '300ms'];

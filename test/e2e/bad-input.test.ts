@@ -146,6 +146,12 @@ const CASES: Case[] = [
   },
   { name: 'a port that is none', args: () => ['-b', 'etcd://h:99999'], says: /"h:99999" is not host:port/ },
   { name: 'a host that is none', args: () => ['-b', 'etcd://a b:1'], says: /"a b:1" is not host:port/ },
+  { name: 'an address that is none', args: () => ['-b', 'etcd://256.1.1.1'], says: /"256.1.1.1" is not host:port/ },
+  {
+    name: 'an IPv6 address that is none',
+    args: () => ['-b', 'etcd://[::::]:1'],
+    says: /"\[::::\]:1" is not host:port/,
+  },
   {
     name: 'a bad host behind a password',
     args: () => ['-b', `etcd://root:${SECRET}@a b:1`],
@@ -526,11 +532,13 @@ describe('a server that speaks no TLS, or nothing else', () => {
 
   /** RFC 8446, 6: fatal, protocol_version. */
   const alert = Buffer.from([0x15, 3, 3, 0, 2, 2, 70]);
-  test.each([...ENDS, ['sends an alert', (socket: Socket) => socket.end(alert)] as const])(
-    'redis without TLS: %s, and is asked whether it speaks TLS only: 69',
-    async (_, end) => {
-      const ended = await lead(`redis://${await server(end)}`);
-      expectOneLine(ended, /could not be reached.*redis at [^;]*[^.;]; does it speak TLS only \(rediss:\/\/\)\?$/m);
+  const ALL_ENDS = [...ENDS, ['sends an alert', (socket: Socket) => socket.end(alert)] as const];
+  test.each(['redis', 'etcd'].flatMap((store) => ALL_ENDS.map(([name, end]) => [store, name, end] as const)))(
+    '%s without TLS: %s, and is asked whether it speaks TLS only: 69',
+    async (store, _, end) => {
+      const ended = await lead(`${store}://${await server(end)}`);
+      const tells = `${store} at [^;]*[^.;]; does it speak TLS only \\(${store}s://\\)\\?$`;
+      expectOneLine(ended, new RegExp(`could not be reached.*${tells}`, 'm'));
       expect(ended.code).toBe(69);
     },
   );

@@ -105,6 +105,33 @@ describeWith(['tmux', 'bash', 'perl'], 'at a terminal', () => {
     expect(await isLed(terminal)).toBe(false);
   });
 
+  /** elect-run in a process group that goes on after a Ctrl-C, and shows its status then. */
+  const WRAPPED = `#!/bin/sh
+trap : INT
+echo $$ >group
+${WITH_PID} "$@"
+echo "status=$?"
+`;
+  const interrupt = (terminal: Terminal) =>
+    process.kill(-Number(readFileSync(join(terminal.dir, 'group'), 'utf8')), 'SIGINT');
+
+  test('Ctrl-C between election and start ends the child, too, which has not had it', async () => {
+    const terminal = await open();
+    script(terminal.dir, 'wrapped', WRAPPED);
+    const holder = await holderOf(terminal);
+    await terminal.line('./wrapped -- sleep 1000');
+    await terminal.shows('standing by');
+    const pid = await electRunOf(terminal);
+    await terminal.press('C-s'); // "elected" cannot be shown, and is waited for
+    holder.kill('SIGTERM');
+    const written = () => readFileSync(`/proc/${pid}/syscall`, 'latin1').startsWith('1 ');
+    await until(written, 'elect-run that waits for the terminal');
+    interrupt(terminal);
+    await terminal.press('C-q');
+    await terminal.shows('status=130');
+    expect(await isLed(terminal)).toBe(false);
+  });
+
   test('Ctrl-C reaches every process of the child once', async () => {
     const terminal = await open();
     await terminal.line(`${WITH_PID} -- ./counter; echo "status=$?"`);
@@ -497,7 +524,7 @@ describeWith(['tmux', 'bash', 'less'], 'a full-screen program', () => {
     await terminal.line('elect-run -- node tidy.js');
     await terminal.shows('at work');
     await terminal.press('C-z');
-    expect(await terminal.shows('Stopped')).toMatch(/tidied up[^]*Stopped/);
+    expect(await terminal.shows('Stopped')).toMatch(/tidied up.*Stopped/s);
     await terminal.line('kill -9 %1');
     await terminal.prompt();
   });

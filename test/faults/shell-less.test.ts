@@ -1,6 +1,8 @@
 import { uptime } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { lookUpCommand } from '../../src/lookup.ts';
+import { elect } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
@@ -47,6 +49,15 @@ describeWith(['etcd', 'etcdctl', 'flock', 'pidns'], 'where there is no /bin/sh',
     expect((await leader!.ended).code).toBe(128 + 15);
     expect(typesOf(leader!)).toContain('resigned');
     oracle.verify(1);
+  });
+
+  test('there is a shell, but no sleep(1) in PATH: it is a Node as well, and says nothing', async () => {
+    const args = ['-b', etcd.url, '-n', newElection(), '--ttl', '3s', '--', lookUpCommand('sleep'), '1000'];
+    const leader = elect(args, { env: { PATH: '' } });
+    await leader.event('started');
+    expect(commandLine(await guardOf(leader))[0]).toBe(process.execPath);
+    leader.kill('SIGTERM');
+    expect((await leader.ended).stderr).not.toContain('not found');
   });
 
   test('as long as the lease is renewed nothing is killed', async () => {

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { expect, onTestFinished, test } from 'vitest';
 import { definitions } from '../../src/backends/etcd/definitions.ts';
+import { explain } from '../../src/backends/etcd/errors.ts';
 import { Member } from '../../src/backends/etcd/member.ts';
 import { RANGE } from '../../src/backends/etcd/methods.ts';
 import { EtcdBackend } from '../../src/backends/etcd.ts';
@@ -130,4 +131,10 @@ test('a lease that may not be revoked is left to run out, without its key', asyn
   onTestFinished(() => backend[Symbol.asyncDispose]());
   await backend.release(Object.assign(backend.newPlace(), { handle: { key: 'e/7', lease: '7' } }), within(5000));
   expect(asked).toEqual(['LeaseRevoke', 'Txn']);
+});
+
+test('what a server says is shown without its control characters', async () => {
+  const error = new Error('14 UNAVAILABLE: a\u001b[31m\u0000b');
+  const spec = { kind: 'etcd' as const, endpoints: [], tls: undefined, auth: undefined };
+  expect((await explain(error, 'h:1', spec, '', 1)).message).toBe('etcd at h:1: 14 UNAVAILABLE: a?[31m?b');
 });

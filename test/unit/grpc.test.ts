@@ -232,6 +232,17 @@ test('a server of HTTP/1 is an error at once', async () => {
   expect((await failure(channel.unary(ECHO, '', {}, LONG_MS))).code).toBe(14);
 });
 
+test('a call that cannot even be begun fails once, and nothing is left that fails later', async () => {
+  const faults: Error[] = [];
+  const note = (error: Error) => faults.push(error);
+  process.on('uncaughtException', note);
+  onTestFinished(() => void process.off('uncaughtException', note));
+  const nowhere = new GrpcChannel('256.1.1.1:2379', undefined); // no URL
+  expect(await failure(nowhere.unary(ECHO, '', {}, 1))).toMatchObject({ message: 'Invalid URL' });
+  await new Promise((later) => setTimeout(later, 20)); // the call's own time is over before
+  expect(faults).toEqual([]);
+});
+
 test('nobody listens, then somebody does: each call tries anew', async () => {
   const { server, say } = await connect((call) => call.answer('back'));
   const port = Number(server.endpoint.split(':')[1]);

@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
+import { lookUpCommand } from '../../src/lookup.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, identify, isStopped, until, zombiesOf } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
@@ -100,14 +101,18 @@ async function diesAt(job: ChildProcess, killAt: number): Promise<void> {
 each([...SHELLS, OLD_BASH], (kind) => {
   test('who is known to have left the job’s group is dead at the deadline, too, however long the clean-up takes; who only has such a pid is not', async () => {
     const { tell, armFor } = await startGuard(kind);
-    const [stray, stranger] = [0, 1].map(() => {
-      const one = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+    // Linux shows a name in /proc/PID/stat as it is.
+    const [odd, stray, stranger] = ['a) S 1\n) {*} 2', 'stray', 'stranger'].map((name) => {
+      const program = join(scratch(), name);
+      copyFileSync(lookUpCommand('sleep'), program);
+      const one = spawn(program, ['1000'], { detached: true, stdio: 'ignore', argv0: 'sleep' });
       onTestFinished(() => void one.kill('SIGKILL'));
       return one;
-    }) as [ChildProcess, ChildProcess];
+    }) as [ChildProcess, ChildProcess, ChildProcess];
     const killAt = await armFor(HALF_A_SECOND);
-    tell(`facts ${stray.pid}:${identify(stray.pid!).startedAt} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
-    await diesAt(stray, killAt);
+    const known = [odd, stray].map(({ pid }) => `${pid}:${identify(pid!).startedAt}`).join(' ');
+    tell(`facts ${known} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
+    await Promise.all([odd, stray].map((one) => diesAt(one, killAt)));
     expect(alive(stranger.pid!)).toBe(true);
   });
 });

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { childrenOf, childrenOfOurs, hasInEnvironment, readProc } from '../../src/proc.ts';
+import { childrenOf, childrenOfOurs, hasInEnvironment, lastPid, readProc } from '../../src/proc.ts';
+import { scratch } from '../helpers/scratch.ts';
 
 async function start(env: NodeJS.ProcessEnv = {}): Promise<number> {
   const sleeper = spawn('sleep', ['60'], { env: { ...process.env, ...env } });
@@ -24,3 +27,12 @@ test('all children are found, ours and those of anybody, however many there are'
   expect(childrenOf(process.pid)).toEqual(expect.arrayContaining(pids));
   expect(childrenOfOurs()).toEqual(expect.arrayContaining(pids));
 }, 60_000);
+
+test('the last pid is the kernel’s, and of nobody who has put another file in its place', async () => {
+  const before = lastPid()!;
+  expect(await start()).toBeGreaterThan(before);
+  expect(lastPid()).toBeGreaterThan(before);
+  const shown = join(scratch(), 'loadavg');
+  writeFileSync(shown, '0.00 0.00 0.00 1/100 4000000\n');
+  expect(lastPid(shown)).toBe(undefined);
+});

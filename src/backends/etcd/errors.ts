@@ -1,7 +1,9 @@
 import { connect } from 'node:tls';
 import { Refused, Unusable } from '../../backend.ts';
+import { printable } from '../../text.ts';
 import { NETWORK_TROUBLES, splitEndpoint } from '../connection.ts';
 import { endInHandshake } from '../handshake.ts';
+import { NOT_AGREED } from './grpc.ts';
 import type { EtcdSpec } from './spec.ts';
 
 /** Says what the user can mend. `right`: what a user has to be granted. Certificate errors may reach us as a broken connection: only a handshake of our own tells. */
@@ -28,7 +30,7 @@ export async function explain(
     const problem = await tlsProblem(endpoint, tls, requestMs);
     if (problem) return problem;
   }
-  return new Error(`etcd at ${endpoint}: ${plainMessage(error)}`, { cause: error });
+  return new Error(`etcd at ${endpoint}: ${printable(plainMessage(error, tls !== undefined))}`, { cause: error });
 }
 
 /** The cluster's answer: no other member would say otherwise. */
@@ -37,7 +39,9 @@ export const isFinal = (error: Error): boolean =>
 
 export const isNotFound = (error: Error): boolean => /lease not found/.test(error.message);
 
-function plainMessage(error: Error): string {
+function plainMessage(error: Error, isTls: boolean): string {
+  if (error.message.endsWith(NOT_AGREED))
+    return isTls ? NOT_AGREED : `${NOT_AGREED}; does it speak TLS only (etcds://)?`;
   if (/Name resolution failed/.test(error.message)) return 'no such host';
   if (/DEADLINE_EXCEEDED|Deadline exceeded/.test(error.message)) return 'no answer in time';
   const reason = /ECONNREFUSED|ECONNRESET|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|EAI_AGAIN|ETIMEDOUT/.exec(

@@ -80,6 +80,8 @@ export class GrpcChannel {
   readonly #authority: string;
   readonly #tls: Tls | undefined;
   #session: ClientHttp2Session | undefined;
+  /** Those whose other end has said that it speaks HTTP/2 (RFC 9113, 3.4). */
+  readonly #agreed = new WeakSet<ClientHttp2Session>();
 
   /** `endpoint`: host:port. */
   constructor(endpoint: string, tls: Tls | undefined) {
@@ -112,10 +114,7 @@ export class GrpcChannel {
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       let answer: Answer | undefined;
-      const timer = setTimeout(() => {
-        call.cancel();
-        reject(new GrpcError(codeOf('DEADLINE_EXCEEDED'), 'Deadline exceeded'));
-      }, timeoutMs);
+      let timer: NodeJS.Timeout;
       const headers = { ...metadata, 'grpc-timeout': `${Math.min(Math.ceil(timeoutMs), LARGEST_TIMEOUT)}m` };
       const call = this.open(method, headers, {
         message: (message) => {
@@ -128,6 +127,11 @@ export class GrpcChannel {
           else resolve(answer);
         },
       });
+      // Only where there is a call: it may be that none can be made, and then the executor has thrown.
+      timer = setTimeout(() => {
+        call.cancel();
+        reject(new GrpcError(codeOf('DEADLINE_EXCEEDED'), 'Deadline exceeded'));
+      }, timeoutMs);
       call.end(request);
     });
   }
@@ -181,7 +185,10 @@ export class GrpcChannel {
     stream.on('error', (error) => {
       broken = error;
     });
-    stream.on('close', () => finish(status === 'unknown' ? lost(stream, session, broken) : status));
+    stream.on('close', () => {
+      if (status !== 'unknown') return finish(status);
+      finish(this.#agreed.has(session) ? lost(stream, session, broken) : notAgreed(stream, session, broken));
+    });
     return {
       write: (request) => void (stream.writable && stream.write(framed(requestSerialize(request)))),
       end: (last) => {
@@ -206,10 +213,13 @@ export class GrpcChannel {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
     const session = connect(this.#authority, { ...this.#tls, settings: { enablePush: false } });
     session.on('error', () => {}); // each of its calls hears of it
+    session.once('remoteSettings', () => this.#agreed.add(session));
     this.#session = session;
     return session;
   }
 }
+
+export const NOT_AGREED = 'the connection ended before HTTP/2 was agreed on';
 
 /** Of a grpc-timeout: eight digits. */
 const LARGEST_TIMEOUT = 99_999_999;
@@ -283,6 +293,13 @@ function statusOf(headers: IncomingHttpHeaders): GrpcError | undefined {
 /** What is not escaped as it should be stays as it is: a status must not be lost to that. */
 const unescapeMessage = (message: string): string =>
   message.replace(/(?:%[0-9a-f]{2})+/gi, (escaped) => Buffer.from(escaped.replaceAll('%', ''), 'hex').toString());
+
+/** The same on a connection whose other end has not said yet that it speaks HTTP/2. Whether it closes it or resets it is chance, where it speaks another protocol. */
+function notAgreed(...how: Parameters<typeof lost>): GrpcError {
+  const error = lost(...how);
+  const isAbrupt = /Connection dropped|ECONNRESET|EPIPE|ERR_HTTP2_ERROR/.test(error.message);
+  return isAbrupt ? new GrpcError(error.code, NOT_AGREED, { cause: error }) : error;
+}
 
 /** Why a call ended without a status. */
 function lost(stream: ClientHttp2Stream, session: ClientHttp2Session, broken: Error | undefined): GrpcError {

@@ -1,5 +1,5 @@
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { usage } from '../../outcome.ts';
 import { printable } from '../../text.ts';
 import type { SpecReader } from '../spec.ts';
@@ -31,16 +31,21 @@ export const fileReader: SpecReader<FileSpec> = {
   },
 };
 
-/** It has to outlive a restart of the machine, with the fencing counter in it. */
+/** It has to outlive a restart of the machine, with the fencing counter in it. A relative one would be another in each working directory, and elect two: the XDG Base Directory Specification has it ignored. */
 function defaultDirectory(env: NodeJS.ProcessEnv): string {
   if (process.getuid?.() === 0) return '/var/lib/elect-run';
-  return join(env.XDG_STATE_HOME ?? join(home(), '.local', 'state'), 'elect-run');
+  const { XDG_STATE_HOME: given = '' } = env;
+  return join(isAbsolute(given) ? given : join(home(), '.local', 'state'), 'elect-run');
 }
 
 function home(): string {
+  let found: string;
   try {
-    return homedir();
+    found = homedir();
   } catch {
     throw usage('--backend file: there is no HOME, and no user of our number: write file:DIR');
   }
+  if (!isAbsolute(found))
+    throw usage(`--backend file: HOME is "${printable(found)}", no absolute path: write file:DIR`);
+  return found;
 }
