@@ -247,7 +247,13 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
     const startedAt = performance.now();
     const result = await runLane(
       {
-        ...{ store: mutation.store, candidates: chosen.candidates, seed: chosen.seed, faults: chosen.faults, program },
+        ...{
+          store: mutation.store,
+          candidates: chosen.candidates,
+          seed: chosen.seed,
+          faults: mutation.faults ?? chosen.faults,
+          program,
+        },
         ...{
           episode: chosen.episode ?? 1,
           episodes: Number.MAX_SAFE_INTEGER,

@@ -7,6 +7,8 @@ export interface Mutation {
   name: string;
   /** Where its absence shows soonest. */
   store: string;
+  /** Only these faults, where few others could show it. */
+  faults?: string[];
   /** Each of these texts is in its file exactly once. */
   patches: { file: string; from: string; to: string }[];
 }
@@ -15,6 +17,7 @@ export const MUTATIONS: Mutation[] = [
   {
     name: 'send-time stamp',
     store: 'redis',
+    faults: ['late answers and then none'],
     patches: [
       {
         file: 'src/renewal.ts',
@@ -51,6 +54,7 @@ export const MUTATIONS: Mutation[] = [
   {
     name: 'confirm before spawn',
     store: 'zookeeper',
+    faults: ['turn lost while the answer is under way'],
     patches: [
       {
         file: 'src/backends/zookeeper.ts',
