@@ -100,20 +100,24 @@ export class Candidacy {
   /** `isGone`: the store has taken it already; what little may be left of it is removed without a word. */
   async resign({ place, renewal }: Leadership, isGone = this.#token === ''): Promise<void> {
     renewal.end();
+    const { requestMs } = this.#config.timing;
     const stop = new AbortController();
     const late: string[] = [];
     const stopListening = this.#signals.handle((signal) => {
       if (!endsCampaign(signal)) return;
-      stop.abort(new Error(signal));
       late.push(signal);
+      // Most of the time the store answers before that, and the others need not wait for the lease to run out. A second signal is impatient.
+      const patienceMs = late.length === 1 ? requestMs : 0;
+      pause(patienceMs, stop.signal).then(() => stop.abort(new Error(signal)));
     });
     try {
-      await this.#backend.release(place, within(2 * this.#config.timing.requestMs, stop.signal));
+      await this.#backend.release(place, within(2 * requestMs, stop.signal));
       if (!isGone) this.#report({ type: 'resigned', token: this.#token });
     } catch (error) {
       if (!isGone) this.#report({ type: 'left-to-expire', token: this.#token, reason: (error as Error).message });
     } finally {
       stopListening();
+      stop.abort(new Error('it is over'));
       this.handle = undefined;
       this.#renewal = undefined;
       this.#requests = undefined;

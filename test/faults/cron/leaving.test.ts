@@ -1,4 +1,5 @@
 import { beforeAll, expect, test } from 'vitest';
+import { elect } from '../../helpers/elect.ts';
 import { Etcd } from '../../helpers/etcd.ts';
 import { describeWith } from '../../helpers/needs.ts';
 import { Oracle } from '../../helpers/oracle.ts';
@@ -24,6 +25,24 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'leadership is lost where nothing run
     await idle.event('deposed');
     idle.kill('SIGTERM');
     expect((await idle.ended).code).toBe(TERMINATED);
+  });
+
+  test.each([
+    ['once: it is given back all the same', ['SIGTERM'], 'resigned'],
+    ['and an INT: it is left to run out', ['SIGTERM', 'SIGINT'], 'left-to-expire'],
+  ] as const)('TERM while the lease is given back, %s', async (_, signals, outcome) => {
+    const link = await Link.start(etcd.endpoints[0]!);
+    const job = ['sh', '-c', 'read -r _; exit 4'];
+    const leader = elect(['-v', '-b', `etcd://${link.endpoint}`, '-n', newElection(), ...SHORT, '--', ...job], {
+      stdin: 'pipe',
+    });
+    await leader.event('renewed');
+    link.delay({ fromMs: 60, toMs: 60 });
+    leader.process.stdin!.end('\n');
+    await leader.event('ended');
+    for (const signal of signals) leader.kill(signal);
+    expect((await leader.ended).code).toBe(4);
+    expect(typesOf(leader).at(-1)).toBe(outcome);
   });
 
   test.each([
