@@ -234,7 +234,7 @@ const KUBERNETES: StoreKind = {
         const { holderIdentity, renewTime, leaseDurationSeconds = 0 } = lease?.spec ?? {};
         const endsAt = Date.parse(renewTime ?? '') + 1000 * leaseDurationSeconds;
         const { 'elect-run/word': word, 'elect-run/word-left': leftAt = '' } = lease?.metadata.annotations ?? {};
-        const isForgotten = Date.parse(leftAt) < Date.now() - 60_000;
+        const isForgotten = Date.parse(leftAt.split(' ')[0]!) < Date.now() - 60_000;
         // The object stays; a lease that has run out is nobody's.
         return [endsAt > Date.now() ? holderIdentity : undefined, isForgotten ? undefined : word].filter(
           (text) => text !== undefined && text !== '',
