@@ -66,6 +66,7 @@ export const MUTATIONS: Mutation[] = [
   {
     name: 'release after death',
     store: 'redis',
+    faults: ['elect-run resign', 'link cut both ways'],
     patches: [
       {
         file: 'src/run.ts',
