@@ -12,24 +12,21 @@ export interface Proc {
 
 const PF_KTHREAD = 0x00200000; // include/linux/sched.h
 
-/** Undefined when there is no such process, or only its zombie: dead means dead. */
-export function readProc(pid: number): Proc | undefined {
-  const found = inspect(pid);
-  return typeof found === 'object' ? found : undefined;
+/** The fields of /proc/PID/stat from the state on. The command's name before it stands in parentheses and may itself contain spaces and parentheses. Throws when there is nobody. */
+function fieldsOf(pid: number): string[] {
+  const stat = readText(`/proc/${pid}/stat`);
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
-/** The same, with the reason why it is no process of anybody's. */
-export function inspect(pid: number): Proc | 'dead' | 'kernel' {
-  let stat: string;
+/** Undefined when there is no such process, or only its zombie: dead means dead. */
+export function readProc(pid: number): Proc | undefined {
+  let fields: string[];
   try {
-    stat = readText(`/proc/${pid}/stat`);
+    fields = fieldsOf(pid);
   } catch {
-    return 'dead';
+    return undefined;
   }
-  // The command's name stands in parentheses and may itself contain spaces and parentheses.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  if (isDead(fields[0])) return 'dead';
-  if (Number(fields[6]) & PF_KTHREAD) return 'kernel';
+  if (isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
   return {
     pid,
     parent: Number(fields[1]),
@@ -44,8 +41,7 @@ const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || 
 /** Stopped by a signal, as by Ctrl-Z, or not there any more. */
 export function hasStopped(pid: number): boolean {
   try {
-    const stat = readText(`/proc/${pid}/stat`);
-    return 'TZX'.includes(stat.slice(stat.lastIndexOf(')') + 2)[0]!);
+    return 'TZX'.includes(fieldsOf(pid)[0]!);
   } catch {
     return true;
   }

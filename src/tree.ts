@@ -3,12 +3,12 @@ import {
   FIRST_PID,
   hasInEnvironment,
   highestPid,
-  inspect,
   isAlive,
   isLeader,
   lastPid,
   listPids,
   type Proc,
+  readProc,
 } from './proc.ts';
 
 /** What marks a process as the child's: plain data, so that the guard's clean-up can be told. */
@@ -58,8 +58,8 @@ function look(
   const others: Proc[] = [];
   let isSure = true;
   const consider = (pid: number) => {
-    const proc = inspect(pid);
-    if (typeof proc !== 'object' || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
+    const proc = readProc(pid);
+    if (!proc || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
     const isStranger = strangers.get(pid) === proc.startedAt;
     const isMember = !isStranger && isOfTheTree(proc);
     if (isMember) {
@@ -110,9 +110,9 @@ function* pidsBetween(last: number, newest: number): Generator<number> {
 
 /** Undefined: it shows no environment just now. */
 function membership({ root, ownGroup, reaper, known, mark }: TreeMarks): (proc: Proc) => boolean | undefined {
-  const rootNow = root && inspect(root.pid);
+  const rootNow = root && readProc(root.pid);
   // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
-  const pidIsAnothers = typeof rootNow === 'object' && rootNow.startedAt !== root?.startedAt;
+  const pidIsAnothers = rootNow !== undefined && rootNow.startedAt !== root?.startedAt;
   return ({ pid, startedAt, parent, group, session }) => {
     if (root !== undefined && !pidIsAnothers) {
       if (pid === root.pid) return true;

@@ -1,9 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { trySignal } from '../../src/tree.ts';
 import { endAll } from '../helpers/elect.ts';
 import { clearOracles, Oracle, type Start } from '../helpers/oracle.ts';
-import { alive, commandLine, isStopped, until } from '../helpers/procs.ts';
+import { alive, commandLine, isStopped, processesWith, until } from '../helpers/procs.ts';
 import { stopLinks } from '../helpers/proxy.ts';
 import { now, OFFSET_MS } from './clock.ts';
 import { Dice } from './dice.ts';
@@ -215,19 +214,9 @@ export function abandon(): void {
 }
 
 /** Whatever of an episode lives: by the mark in its environment, or by the oracle's lock. */
-function residues(name: string, oracle: Oracle): number[] {
-  const isMarked = (pid: number) => {
-    try {
-      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`${MARK}=${name}\0`);
-    } catch {
-      return false;
-    }
-  };
-  const marked = readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => Number.isInteger(pid) && isMarked(pid) && alive(pid));
-  return [...new Set([...marked, ...oracle.workers()])];
-}
+const residues = (name: string, oracle: Oracle): number[] => [
+  ...new Set([...processesWith(`${MARK}=${name}`), ...oracle.workers()]),
+];
 
 const describe = (pid: number): string =>
   `${pid}${isStopped(pid) ? ' (stopped)' : ''} ${commandLine(pid).join(' ').slice(0, 120)}`;

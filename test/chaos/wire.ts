@@ -93,10 +93,6 @@ export class Wire {
     else for (const link of this.#links) link.hold({ toServer: ways.out, fromServer: ways.in });
   }
 
-  get canLose(): boolean {
-    return this.#world.network !== undefined;
-  }
-
   lose(): void {
     this.#world.network!.spoil(this.#host);
   }

@@ -4,8 +4,8 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { allPids, commandLine } from '../helpers/procs.ts';
-import { processesWith, scratch } from '../helpers/scratch.ts';
+import { allPids, commandLine, processesWith } from '../helpers/procs.ts';
+import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);

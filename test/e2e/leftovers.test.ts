@@ -3,8 +3,8 @@ import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { elect, endAll } from '../helpers/elect.ts';
-import { alive, until } from '../helpers/procs.ts';
-import { processesWith, scratch } from '../helpers/scratch.ts';
+import { alive, processesWith, until } from '../helpers/procs.ts';
+import { scratch } from '../helpers/scratch.ts';
 
 afterEach(endAll);
 

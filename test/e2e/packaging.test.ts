@@ -9,7 +9,8 @@ import { NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { processesWith, scratch } from '../helpers/scratch.ts';
+import { processesWith } from '../helpers/procs.ts';
+import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));

@@ -125,6 +125,23 @@ export function holdersOf(file: string): number[] {
   });
 }
 
+/** Living processes that were started with this assignment in their environment. */
+export const processesWith = (assignment: string): number[] =>
+  allPids().filter((pid) => {
+    try {
+      return `\0${readFileSync(`/proc/${pid}/environ`)}`.includes(`\0${assignment}\0`);
+    } catch {
+      return false; // it has ended meanwhile
+    }
+  });
+
+/** How many of our own descriptors lead to such a file or socket. */
+export const countOpen = (isIt: (target: string) => boolean): number =>
+  readdirSync('/proc/self/fd').filter((fd) => {
+    const target = linkOf(`/proc/self/fd/${fd}`);
+    return target !== undefined && isIt(target); // that of the look itself leads nowhere any more
+  }).length;
+
 function linkOf(path: string): string | undefined {
   try {
     return readlinkSync(path);

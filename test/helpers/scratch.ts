@@ -1,8 +1,7 @@
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { newFolder } from './folders.ts';
-import { allPids } from './procs.ts';
 
 /** A directory that is gone when the test is over. */
 export function scratch(): string {
@@ -18,16 +17,6 @@ export function script(dir: string, name: string, text: string, mode = 0o755): s
   chmodSync(file, mode);
   return file;
 }
-
-/** Living processes that were started with this assignment in their environment. */
-export const processesWith = (assignment: string): number[] =>
-  allPids().filter((pid) => {
-    try {
-      return `\0${readFileSync(`/proc/${pid}/environ`)}`.includes(`\0${assignment}\0`);
-    } catch {
-      return false; // it has ended meanwhile
-    }
-  });
 
 /** All of them, so many at a time. */
 export async function inBatches<T>(items: T[], size: number, act: (item: T) => Promise<void>): Promise<void> {

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
 import { Children, childrenOf, childrenOfOurs } from '../../src/proc.ts';
-import { until } from '../helpers/procs.ts';
+import { countOpen, until } from '../helpers/procs.ts';
 
 function start(program: string, args: string[]): ChildProcess {
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'], detached: true });
@@ -15,14 +15,7 @@ function start(program: string, args: string[]): ChildProcess {
   return child;
 }
 
-const openLists = () =>
-  readdirSync('/proc/self/fd').filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).endsWith('/children');
-    } catch {
-      return false; // that of the look itself
-    }
-  }).length;
+const openLists = () => countOpen((target) => target.endsWith('/children'));
 
 test('children are seen as they come and go, at every read', async () => {
   const shell = start('sh', ['-c', 'while read -r word; do sleep 1000 & echo $!; done; wait']);

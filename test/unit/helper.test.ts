@@ -2,7 +2,7 @@ import { readdirSync, readlinkSync, realpathSync } from 'node:fs';
 import { expect, onTestFinished, test } from 'vitest';
 import { Helper } from '../../src/helper.ts';
 import { endOf } from '../../src/outcome.ts';
-import { until } from '../helpers/procs.ts';
+import { countOpen, until } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 
 /** Runs a shell script as a helper. */
@@ -19,14 +19,7 @@ function start(text: string) {
   return { helper, lines };
 }
 
-const openSockets = () =>
-  readdirSync('/proc/self/fd').filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
-    } catch {
-      return false; // that of the look itself
-    }
-  }).length;
+const openSockets = () => countOpen((target) => target.startsWith('socket:'));
 
 test('hears whole lines, however they come', async () => {
   const { helper, lines } = start("printf 'on'; read -r _; printf 'e\\ntwo\\nthr'; read -r _; echo ee; read -r _");

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { now } from '../../src/clock.ts';
 import { killTree } from '../../src/tree.ts';
 import { newFolder } from '../helpers/folders.ts';
-import { allPids, signal, until } from '../helpers/procs.ts';
+import { processesWith, signal, until } from '../helpers/procs.ts';
 
 const ROUNDS = 60;
 /** Of one generation. */
@@ -18,15 +18,6 @@ sleep 0.03
 exit 0
 `;
 
-const marked = (mark: string) =>
-  allPids().filter((pid) => {
-    try {
-      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`${mark}\0`);
-    } catch {
-      return false;
-    }
-  });
-
 // Nobody adopts what these leave, as after a kill -9 of elect-run: whoever looks from one process to the next may find none of them alive while they live on.
 test('nobody of a tree that forks without end gets past killTree', async () => {
   const folder = newFolder('tree');
@@ -35,7 +26,7 @@ test('nobody of a tree that forks without end gets past killTree', async () => {
   chmodSync(chain, 0o755);
   onTestFinished(async () => {
     await until(() => {
-      const left = marked(`ELECT_RUN_TREE_TEST=${process.pid}`);
+      const left = processesWith(`ELECT_RUN_TREE_TEST=${process.pid}`);
       for (const pid of left) signal(pid, 'SIGSTOP');
       for (const pid of left) signal(pid, 'SIGKILL');
       return left.length === 0;
@@ -52,7 +43,7 @@ test('nobody of a tree that forks without end gets past killTree', async () => {
       };
       spawn(chain, ['300'], { env, stdio: 'ignore', detached: true });
     }
-    await until(() => marked(mark).length >= 3, 'three chains');
+    await until(() => processesWith(mark).length >= 3, 'three chains');
     await sleep(LENGTH_MS + (LENGTH_MS * round) / ROUNDS); // at another moment of a generation's life each time
     const marks = {
       root: undefined,
@@ -64,6 +55,6 @@ test('nobody of a tree that forks without end gets past killTree', async () => {
       helpers: [],
     };
     expect(await killTree(marks, now() + 5000)).toBe(true);
-    expect(marked(mark)).toEqual([]);
+    expect(processesWith(mark)).toEqual([]);
   }
 });
