@@ -65,10 +65,15 @@ export class Candidacy {
           const [token, word] = await Promise.all([
             this.#confirm(leadership, signal),
             wordForAnother(this.#backend, leadership.place, this.#config.id, this.#config.timing.requestMs),
-          ]).catch(async (error) => {
-            await this.resign(leadership);
-            throw error;
-          });
+          ])
+            .then((answers) => {
+              signal.throwIfAborted(); // a signal may have come between the one answer and the other
+              return answers;
+            })
+            .catch(async (error) => {
+              await this.resign(leadership);
+              throw error;
+            });
           if (word !== undefined && word !== this.#gaveWayFor) {
             this.#gaveWayFor = word;
             await this.resign(leadership);
