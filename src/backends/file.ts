@@ -156,7 +156,7 @@ export class FileBackend implements Backend {
     try {
       return openSync(file, flags, 0o666);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || existsSync(dir)) throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       makeDirectory(dir);
       return openSync(file, flags, 0o666);
     }
@@ -186,16 +186,26 @@ export class FileBackend implements Backend {
   }
 }
 
-/** Not with `recursive`: Node 20's mkdir loops for ever where a parent exists and yet nothing can be made in it, as in /proc. */
+/**
+ * Others may be making it, or a folder on the way to it, at the same time. Not with `recursive`: Node 20's mkdir loops for ever where a parent exists and yet nothing
+ * can be made in it, as in /proc.
+ */
 function makeDirectory(dir: string): void {
+  if (isMade(dir)) return;
+  makeDirectory(dirname(dir));
+  if (!isMade(dir)) throw Object.assign(new Error(), { code: 'ENOENT' });
+}
+
+/** Whether it is there now; not when the one around it is missing. */
+function isMade(dir: string): boolean {
   try {
     mkdirSync(dir);
+    return true;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return;
-    if (code !== 'ENOENT' || existsSync(dirname(dir))) throw error;
-    makeDirectory(dirname(dir));
-    mkdirSync(dir);
+    if (code === 'ENOENT') return false;
+    if (code === 'EEXIST') return true;
+    throw error;
   }
 }
 
