@@ -243,10 +243,11 @@ export class EtcdBackend implements Backend {
     if (!place.handle) return;
     const { key, lease } = place.handle;
     place.handle = undefined;
-    // Attached to our lease, this key is ours: nobody else knows the lease.
-    const compare = [{ key: bytes(key), target: 'Lease' as const, result: 'Equal' as const, lease }];
-    // The guard's clean-up does not know whether we led.
+    // Attached to our lease, a key is ours: nobody else knows the lease.
+    const isOurs = (name: string) => ({ key: bytes(name), target: 'Lease' as const, result: 'Equal' as const, lease });
     if (place.leads !== false) {
+      // The guard's clean-up knows of our key only. Who has not told its term may be waiting for another one's command to end, and says nothing.
+      const compare = place.leads ? [isOurs(key)] : [isOurs(key), isOurs(this.#term)];
       const value = bytes(this.#candidate.id + RESIGNS);
       const resign = { compare, success: [{ request_put: { key: bytes(key), value, lease } }], failure: [] };
       await this.#members.ask(TXN, resign, signal).catch(() => {}); // the next one waits a little longer
@@ -257,7 +258,7 @@ export class EtcdBackend implements Backend {
       if (isNotFound(error as Error)) return;
       if (!(error instanceof Refused)) throw error;
       // That takes the right to every key on the lease, and one may have been taken from us.
-      const remove = { compare, success: [{ request_delete_range: { key: bytes(key) } }], failure: [] };
+      const remove = { compare: [isOurs(key)], success: [{ request_delete_range: { key: bytes(key) } }], failure: [] };
       await this.#members.ask(TXN, remove, signal);
     }
   }

@@ -14,14 +14,19 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
 
   const soon = () => within(5000);
 
+  function open(election: string, id: string): EtcdBackend {
+    const spec = { kind: 'etcd' as const, endpoints: etcd.endpoints, tls: undefined, auth: undefined };
+    const backend = new EtcdBackend(spec, { election, id, ttlMs: 60_000, requestMs: 5000 });
+    onTestFinished(() => backend[Symbol.asyncDispose]());
+    return backend;
+  }
+
   /** All of them in the line of a new election, in this order; the first one leads. */
   async function lineOf(...ids: string[]) {
     const election = `line-${elections++}`;
     const line = [];
     for (const id of ids) {
-      const spec = { kind: 'etcd' as const, endpoints: etcd.endpoints, tls: undefined, auth: undefined };
-      const backend = new EtcdBackend(spec, { election, id, ttlMs: 60_000, requestMs: 5000 });
-      onTestFinished(() => backend[Symbol.asyncDispose]());
+      const backend = open(election, id);
       const place = backend.newPlace();
       line.push({ backend, place, standing: await backend.acquire(place, soon()) });
     }
@@ -83,6 +88,42 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
       expect(tookMs, how).toBeGreaterThan(atLeastMs - 2);
       expect(tookMs, how).toBeLessThan(atMostMs);
     }
+  });
+
+  /** As a guard does whose elect-run was killed: all that it knows is the handle. */
+  const cleanUpAfter = (election: string, { place }: Candidacy) =>
+    open(election, 'the guard').release({ ttlMs: undefined, handle: place.handle } as Candidacy['place'], soon());
+
+  test('a guard gives the place of a leader back, and the next one leads at once', async () => {
+    const { election, line } = await lineOf('first', 'second');
+    const [first, second] = line as [Candidacy, Candidacy];
+    await first.backend.confirm(first.place, soon());
+    const observer = open(election, 'observer');
+    await expect.poll(async () => (await observer.observe(soon())).leader?.token).toBeDefined();
+    const vacant = vacancy(second);
+    await cleanUpAfter(election, first);
+    await vacant;
+    const vacantAt = performance.now();
+    expect(await second.backend.acquire(second.place, soon())).toEqual({ leads: true });
+    expect(performance.now() - vacantAt).toBeLessThan(150);
+  });
+
+  test('who is killed while it waits for a deposed leader to end its command leaves the rest of the wait to the next one', async () => {
+    const { election, line } = await lineOf('first', 'second', 'third');
+    const [first, second, third] = line as [Candidacy, Candidacy, Candidacy];
+    await first.backend.confirm(first.place, soon());
+    const [secondFree, thirdFree] = [vacancy(second), vacancy(third)];
+    await etcd.etcdctl('lease', 'revoke', BigInt(first.place.handle!.lease).toString(16));
+    const takenAt = performance.now();
+    await secondFree;
+    const killed = new AbortController();
+    const waits = second.backend.acquire(second.place, killed.signal).catch(() => {});
+    killed.abort();
+    await waits;
+    await cleanUpAfter(election, second);
+    await thirdFree;
+    expect(await third.backend.acquire(third.place, soon())).toEqual({ leads: true });
+    expect(performance.now() - takenAt).toBeGreaterThan(198);
   });
 
   test('who stood behind another one does not lead when that one leaves', async () => {
