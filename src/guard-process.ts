@@ -7,7 +7,7 @@
 import { createInterface } from 'node:readline';
 import { cleanUp, type Facts } from './cleanup.ts';
 import { fromCentiseconds, now } from './clock.ts';
-import { trySignal } from './tree.ts';
+import { signalAll, trySignal } from './tree.ts';
 
 /** Timers stand still while the machine sleeps: no nap is longer than this. */
 const TICK_MS = 250;
@@ -16,6 +16,7 @@ let job: number | undefined;
 let facts: Partial<Facts> = {};
 let untilAt = Number.POSITIVE_INFINITY;
 let alarm: NodeJS.Timeout | undefined;
+let isLeftAlone = false;
 
 function signalJob(signal: NodeJS.Signals): void {
   if (job !== undefined) trySignal(job, signal);
@@ -30,18 +31,32 @@ function watchTheClock(): void {
   else setImmediate(() => (untilAt > now() ? watchTheClock() : timeIsUp()));
 }
 
-function timeIsUp(): void {
-  untilAt = Number.POSITIVE_INFINITY;
+/** All that can be done without a look at everybody. */
+function killKnown(): void {
   signalJob('SIGKILL');
-  cleanUp(facts, false).catch(() => {}); // whatever it was, elect-run's death has still to be awaited
+  signalAll(facts.marks?.known ?? [], 'SIGKILL');
 }
 
-/** STOP first: orphans go to init, and only from living parents does a trace lead to those that left the group. The alarm stays armed meanwhile. */
+async function timeIsUp(): Promise<void> {
+  untilAt = Number.POSITIVE_INFINITY;
+  killKnown();
+  await cleanUp(facts, false).catch(() => {}); // whatever it was, elect-run's death has still to be awaited
+  if (isLeftAlone) process.exit();
+}
+
+/**
+ * STOP first: orphans go to init, and only from living parents does a trace lead to those that left the group. The alarm stays armed meanwhile, and
+ * where the clean-up has failed until the deadline, to try again.
+ */
 async function electRunIsDead(): Promise<void> {
   signalJob('SIGSTOP');
-  await cleanUp(facts, true).catch(() => {}); // whatever it was, the group has still to go
-  signalJob('SIGKILL');
-  process.exit();
+  const isDone = await cleanUp(facts, true).then(
+    () => true,
+    () => false,
+  );
+  killKnown();
+  if (isDone || untilAt === Number.POSITIVE_INFINITY) process.exit();
+  isLeftAlone = true;
 }
 
 function hear(line: string): void {

@@ -38,6 +38,12 @@ kill_strays() {
   done
 }
 
+# All that can be done without another process.
+kill_known() {
+  signal_job KILL
+  kill_strays
+}
+
 # What left the group is found and ended by a program that can read /proc; it is started only when it is needed, for its size.
 clean_up() { printf '%s\n' "$facts" | "$node" "$cleanup" "$1"; }
 
@@ -108,8 +114,7 @@ watch_the_clock() {
     wait "$nap"
     nap=''
   done
-  signal_job KILL
-  kill_strays
+  kill_known
   clean_up_at_once
 }
 
@@ -149,8 +154,11 @@ while IFS=' ' read -r word rest; do
   esac
 done
 # elect-run is dead, so orphans go to init, and only from living parents does a trace lead to those that left the group. Hence the clean-up finds
-# all of them in a group that is stopped, and then kills. The alarm stays armed meanwhile.
+# all of them in a group that is stopped, and then kills. The alarm stays armed meanwhile, and where the clean-up has failed it outlives the guard, to try again at the
+# deadline. Where no process can be started the shell itself ends with it.
+trap kill_known EXIT
 signal_job STOP
-clean_up release
-signal_job KILL
+clean_up release || exit
+trap - EXIT
+kill_known
 disarm

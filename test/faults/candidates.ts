@@ -31,12 +31,15 @@ export interface Entry {
   flags?: string[];
   env?: NodeJS.ProcessEnv;
   prefix?: string[];
+  /** In the place of this checkout's elect-run. */
+  program?: string[];
 }
 
-export function stand({ backend, name, job, flags = SHORT, env, prefix }: Entry): Elect {
+export function stand({ backend, name, job, flags = SHORT, env, prefix, program }: Entry): Elect {
   return elect(['-v', '--backend', backend, '--name', name, ...flags, '--', ...job], {
     ...(env ? { env } : {}),
     ...(prefix ? { prefix } : {}),
+    ...(program ? { program } : {}),
   });
 }
 

@@ -1,12 +1,24 @@
-import { rmSync } from 'node:fs';
+import { cpSync, rmSync, symlinkSync } from 'node:fs';
 import { uptime } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CHECKOUT, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
-import { type Entry, guardOf, leaveNothingBehind, newElection, SHORT, standInLine, typesOf } from './candidates.ts';
+import { scratch } from '../helpers/scratch.ts';
+import {
+  type Entry,
+  guardOf,
+  leaveNothingBehind,
+  newElection,
+  SHORT,
+  stand,
+  standInLine,
+  typesOf,
+} from './candidates.ts';
 
 const LONG = ['--ttl', '60s'];
 const TAKE_OVER_MS = 1000;
@@ -95,6 +107,26 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd: elect-run or its guard is kill
     leader!.kill('SIGSTOP'); // so that it cannot notice
     process.kill(guard, 'SIGKILL');
     leader!.kill('SIGKILL');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('kill -9 of elect-run whose program is gone, so that nothing can be cleaned up: nobody is at work when the next child starts', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags: SHORT };
+    const folder = scratch();
+    for (const part of ['bin', 'dist', 'package.json'])
+      cpSync(join(CHECKOUT, part), join(folder, part), { recursive: true });
+    symlinkSync(join(CHECKOUT, 'node_modules'), join(folder, 'node_modules'));
+    const program = [NODE, join(folder, 'bin/elect-run.js')];
+    const leader = stand({ ...entry, job: oracle.job('leaves-without-environment'), program });
+    await oracle.escaped(1);
+    await leader.event('strayed');
+    const next = stand(entry);
+    await next.event('standby');
+    rmSync(join(folder, 'dist'), { recursive: true });
+    leader.kill('SIGKILL');
+    await next.event('started');
     await oracle.started(2);
     oracle.verify(2);
   });

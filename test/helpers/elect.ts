@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-export const BIN = fileURLToPath(new URL('../../bin/elect-run.js', import.meta.url));
+export const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
+export const BIN = join(CHECKOUT, 'bin/elect-run.js');
 export const NODE = process.execPath;
 
 export interface LoggedEvent {

@@ -1,11 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { lookUpCommand } from '../../src/lookup.ts';
-import { BIN, NODE } from './elect.ts';
+import { CHECKOUT, NODE } from './elect.ts';
 import { newFolder } from './folders.ts';
-
-const CHECKOUT = resolve(BIN, '../..');
 
 /** A root file system with nothing in it but what it is given: no shell, no tools. */
 export class Root {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { lookUpCommand } from '../../src/lookup.ts';
+import { COUNTED_UID, denyForks } from '../helpers/forks.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, commandLine, identify, isStopped, until, zombiesOf } from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
@@ -49,12 +50,13 @@ const each = (kinds: Kind[], body: (kind: Kind) => void) => {
   for (const kind of kinds) describeWith(kind.needs, kind.name, () => body(kind));
 };
 
-async function startGuard({ command: [program, ...args], env }: Kind) {
-  const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+async function startGuard({ command: [program, ...args], env }: Kind, uid = process.getuid!()) {
+  const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore', uid });
   const guard = spawn(program!, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
     detached: true,
+    uid,
   });
   onTestFinished(() => {
     for (const { pid } of [job, guard] as ChildProcess[]) {
@@ -117,6 +119,38 @@ each([...SHELLS, OLD_BASH], (kind) => {
   });
 });
 
+const startStray = () => {
+  const stray = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+  onTestFinished(() => void stray.kill('SIGKILL'));
+  return { stray, known: { pid: stray.pid!, startedAt: identify(stray.pid!).startedAt } };
+};
+
+each([...SHELLS, OLD_BASH, NODE], (kind) => {
+  test('elect-run is dead, and the clean-up cannot run: who is known to have left the job’s group is dead all the same', async () => {
+    const command = kind.command.map((word) => (word === '/bin/true' ? '/bin/false' : word));
+    const { guard, job, tell, armFor } = await startGuard({ ...kind, command });
+    const { stray, known } = startStray();
+    await armFor(60_000);
+    // Without the sessions of helpers the clean-up in Node fails.
+    const facts = { marks: { helpers: [], known: [known] }, backend: {}, candidate: {} };
+    tell(`facts ${known.pid}:${known.startedAt} ${JSON.stringify(facts)}`);
+    const ended = Promise.all([job, stray].map((one) => once(one, 'exit')));
+    guard.stdin.end();
+    expect((await ended).map(([, signal]) => signal)).toEqual(['SIGKILL', 'SIGKILL']);
+  });
+});
+
+each([...SHELLS, OLD_BASH], (kind) => {
+  test('elect-run is dead, and no process can be started: the job is killed, not left stopped', async () => {
+    const { guard, job, tell, answers } = await startGuard(kind, COUNTED_UID);
+    tell('forever');
+    await until(() => answers.includes('armed forever'), 'its answer');
+    denyForks(guard.pid!);
+    guard.stdin.end();
+    expect((await once(job, 'exit'))[1]).toBe('SIGKILL');
+  }, 30_000); // bash itself tries for 15 s
+});
+
 /** In the place of Node and the clean-up: notes what it is asked for, and when it has been told to begin. */
 const CLEAN_UP = `#!/bin/sh
 log=$(dirname "$0")/log
@@ -150,8 +184,8 @@ test('the clean-up that was loaded for a deadline begins at it, whatever it is t
 });
 
 each([...SHELLS, OLD_BASH], (kind) => {
-  const startNoting = async () => {
-    const program = script(scratch(), 'clean-up.sh', CLEAN_UP);
+  const startNoting = async (cleanUp = CLEAN_UP) => {
+    const program = script(scratch(), 'clean-up.sh', cleanUp);
     const command = kind.command.map((word) => (word === '/bin/true' ? program : word));
     const log = join(dirname(program), 'log');
     const notes = (): [string, number][] => {
@@ -182,6 +216,16 @@ each([...SHELLS, OLD_BASH], (kind) => {
     expect(notes()).toHaveLength(1);
     const isLoaded = (pid: number): boolean => commandLine(pid).includes('end') || childrenOf(pid).some(isLoaded);
     await until(() => !isLoaded(guard.pid!), 'nobody who waits to clean up');
+  });
+
+  test('elect-run is dead, and the clean-up has failed: at the deadline it is done again', async () => {
+    const { guard, armFor, notes } = await startNoting(CLEAN_UP.replace('exit 0', 'exit 1'));
+    const killAt = await armFor(HALF_A_SECOND);
+    await until(() => notes().length === 1, 'a clean-up that is loaded');
+    guard.stdin.end();
+    await until(() => notes().length === 3, 'a second clean-up');
+    expect(notes().map(([what]) => what)).toEqual(['loaded-for-end', 'release', 'told']);
+    expect(notes()[2]![1]).toBeGreaterThanOrEqual(killAt - CLOCK_STEP_MS);
   });
 
   test('a deadline that has passed already: the clean-up is started at once', async () => {
