@@ -93,7 +93,7 @@ call_off() {
 
 # The alarm: a process of its own, which outlives the guard. Descriptor 3 is a pipe into which the guard writes for a moment only, and which the nap
 # holds open: it ends with the nap, whoever ended it, and not before all that was told has been read. So the clock is looked at again after each nap, and a
-# deadline that was told by then counts also after a stall. Naps are short, since sleep(1) counts no time in which the machine was suspended. Where the shell has no pipe for a here-document (bash before 5.1, mksh) nothing can be
+# deadline that was told by then counts also after a stall. Naps are short, since sleep(1) counts no time in which the machine was suspended. Where the shell has no pipe for it nothing can be
 # told, and the guard sets a new alarm for each deadline: this one is called off with USR1, which is never ignored here. A TERM that came before the trap was set would be lost,
 # and an alarm for a deadline that has moved would kill.
 watch_the_clock() {
@@ -118,6 +118,12 @@ watch_the_clock() {
   clean_up_at_once
 }
 
+# A pipe without another process is that of a here-document. bash before 5.1 and mksh make a file for it, by which nothing can be told, and which cannot be made on a full disk.
+has_pipes=''
+{ [ -p /proc/self/fd/3 ] && has_pipes=yes; } 2>/dev/null 3<<PIPE
+pipe
+PIPE
+
 # Fails where there is no alarm alive, or none that hears.
 tell() { [ -p "/proc/$alarm/fd/3" ] && echo "$1" >"/proc/$alarm/fd/3"; } 2>/dev/null
 
@@ -126,18 +132,25 @@ disarm() {
   alarm=''
 }
 
-# `until`: it has to be answered for; `still`: it has been.
 arm() {
   disarm
-  [ "$until" = forever ] || { watch_the_clock </dev/null & alarm=$!; } 3<<DEADLINE
-$1 $until
-DEADLINE
+  if [ "$until" = forever ]; then
+    return
+  elif [ -n "$has_pipes" ]; then
+    { watch_the_clock </dev/null & alarm=$!; } 3<<PIPE
+pipe
+PIPE
+  else
+    watch_the_clock </dev/null 3</dev/null & alarm=$!
+  fi
 }
 
 # Deadlines move later, and then the alarm is told; otherwise there is a new one.
 move() {
   before=$until until=$1
-  [ "$before" != forever ] && [ "$until" -ge "$before" ] && tell "until $until" || arm until
+  [ "$before" != forever ] && [ "$until" -ge "$before" ] && tell "until $until" && return
+  arm
+  answer "armed $until"
 }
 
 # A service manager that ends a unit signals all of its processes. The guard goes when elect-run is gone, not before.
@@ -148,8 +161,8 @@ while IFS=' ' read -r word rest; do
   case $word in
     until) move "$rest" ;;
     forever) until=forever; disarm; answer "armed forever" ;;
-    job) job=$rest; arm still ;;
-    facts) strays=${rest%%"{"*} facts={${rest#*"{"}; arm still ;;
+    job) job=$rest; arm ;;
+    facts) strays=${rest%%"{"*} facts={${rest#*"{"}; arm ;;
     down) disarm; exit 0 ;;
   esac
 done

@@ -38,8 +38,13 @@ const SHELLS: Kind[] = [
   { name: 'bash', needs: ['bash'], command: withShell('bash', '--posix') },
   { name: 'busybox', needs: ['busybox'], command: withShell('busybox', 'sh') },
 ];
-/** Before 5.1 it had no pipes for here-documents. */
-const OLD_BASH: Kind = { name: 'bash 5.0', needs: ['bash'], command: withShell('bash'), env: { BASH_COMPAT: '50' } };
+/** Before 5.1 it had no pipes for here-documents, but files: here where none can be made, not even by root. */
+const OLD_BASH: Kind = {
+  name: 'bash 5.0',
+  needs: ['bash'],
+  command: withShell('bash'),
+  env: { BASH_COMPAT: '50', TMPDIR: '/proc' },
+};
 const NODE: Kind = {
   name: 'node',
   needs: [],
