@@ -14,7 +14,7 @@
 #   until N         the lease is good until N, in hundredths of a second of /proc/uptime, a clock that never jumps
 #   forever         there is nothing that runs out
 #   down            stand down: the tree is dead
-# On stdout: "ready", and "armed N" for each "until" and "forever".
+# On stdout: "ready", "armed N" for each "until" and "forever", and "unarmed" where there has to be another guard.
 set -u
 node=$2 cleanup=$3 longest=$4
 job='' strays='' facts='{}' alarm=''
@@ -86,6 +86,7 @@ hear() {
 doze() { sleep "$1" 3<&- & nap=$!; }
 
 call_off() {
+  trap - EXIT
   [ -z "$nap" ] || { kill -s KILL "$nap"; wait "$nap"; } 2>/dev/null
   stand_easy
   exit 0
@@ -99,12 +100,8 @@ call_off() {
 watch_the_clock() {
   nap='' ready='' deadline=$until
   trap call_off USR1
-  while
-    read -r up _ </proc/uptime
-    hear
-    left=$((deadline - ${up%.*}${up#*.}))
-    [ "$left" -gt 0 ]
-  do
+  trap watch_without_naps EXIT
+  while is_early; do
     if [ "$left" -gt $((2 * longest)) ]; then stand_easy; else get_ready; fi
     [ "$left" -lt "$longest" ] || left=$longest
     part=$((left % 100))
@@ -114,6 +111,25 @@ watch_the_clock() {
     wait "$nap"
     nap=''
   done
+  go_off
+}
+
+is_early() {
+  read -r up _ </proc/uptime
+  hear
+  left=$((deadline - ${up%.*}${up#*.}))
+  [ "$left" -gt 0 ]
+}
+
+# Where no process can be started the shell ends, and this is all that is left to it. elect-run, if it is well, does not let it last.
+watch_without_naps() {
+  answer unarmed
+  while is_early; do :; done
+  go_off
+}
+
+go_off() {
+  trap - EXIT
   kill_known
   clean_up_at_once
 }
@@ -124,18 +140,18 @@ has_pipes=''
 pipe
 PIPE
 
-# Fails where there is no alarm alive, or none that hears.
-tell() { [ -p "/proc/$alarm/fd/3" ] && echo "$1" >"/proc/$alarm/fd/3"; } 2>/dev/null
+# Fails where that alarm is not alive, or cannot hear.
+tell() { [ -p "/proc/$1/fd/3" ] && echo "$2" >"/proc/$1/fd/3"; } 2>/dev/null
 
 disarm() {
-  [ -z "$alarm" ] || { tell off || kill -s USR1 "$alarm"; wait "$alarm"; } 2>/dev/null
-  alarm=''
+  [ -z "$1" ] || { tell "$1" off || kill -s USR1 "$1"; wait "$1"; } 2>/dev/null
 }
 
+# The old alarm goes when the new one is there: where no process can be started this is the end of the guard, but not of its alarm.
 arm() {
-  disarm
+  old=$alarm alarm=''
   if [ "$until" = forever ]; then
-    return
+    :
   elif [ -n "$has_pipes" ]; then
     { watch_the_clock </dev/null & alarm=$!; } 3<<PIPE
 pipe
@@ -143,12 +159,13 @@ PIPE
   else
     watch_the_clock </dev/null 3</dev/null & alarm=$!
   fi
+  disarm "$old"
 }
 
 # Deadlines move later, and then the alarm is told; otherwise there is a new one.
 move() {
   before=$until until=$1
-  [ "$before" != forever ] && [ "$until" -ge "$before" ] && tell "until $until" && return
+  [ "$before" != forever ] && [ "$until" -ge "$before" ] && tell "$alarm" "until $until" && return
   arm
   answer "armed $until"
 }
@@ -160,10 +177,10 @@ answer ready
 while IFS=' ' read -r word rest; do
   case $word in
     until) move "$rest" ;;
-    forever) until=forever; disarm; answer "armed forever" ;;
+    forever) until=forever; arm; answer "armed forever" ;;
     job) job=$rest; arm ;;
     facts) strays=${rest%%"{"*} facts={${rest#*"{"}; arm ;;
-    down) disarm; exit 0 ;;
+    down) disarm "$alarm"; exit 0 ;;
   esac
 done
 # elect-run is dead, so orphans go to init, and only from living parents does a trace lead to those that left the group. Hence the clean-up finds
@@ -174,4 +191,4 @@ signal_job STOP
 clean_up release || exit
 trap - EXIT
 kill_known
-disarm
+disarm "$alarm"

@@ -131,6 +131,7 @@ export class Guard {
 
   #hear(line: string): void {
     const [word, value] = line.split(' ');
+    if (word === 'unarmed') this.#replace('its alarm cannot start a process');
     if (word !== 'armed') return;
     this.#failures = 0;
     this.#end(this.sessions.splice(0, this.sessions.length - 1));

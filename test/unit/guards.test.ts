@@ -33,11 +33,9 @@ const withShell = (...shell: string[]) => [
   String(NAP_MS / 10),
 ];
 
-const SHELLS: Kind[] = [
-  { name: 'dash', needs: ['dash'], command: withShell('dash') },
-  { name: 'bash', needs: ['bash'], command: withShell('bash', '--posix') },
-  { name: 'busybox', needs: ['busybox'], command: withShell('busybox', 'sh') },
-];
+const DASH: Kind = { name: 'dash', needs: ['dash'], command: withShell('dash') };
+const BUSYBOX: Kind = { name: 'busybox', needs: ['busybox'], command: withShell('busybox', 'sh') };
+const SHELLS: Kind[] = [DASH, { name: 'bash', needs: ['bash'], command: withShell('bash', '--posix') }, BUSYBOX];
 /** Before 5.1 it had no pipes for here-documents, but files: here where none can be made, not even by root. */
 const OLD_BASH: Kind = {
   name: 'bash 5.0',
@@ -308,6 +306,31 @@ each([...SHELLS, OLD_BASH, NODE], (kind) => {
   });
 });
 
+each([DASH, BUSYBOX], (kind) => {
+  const withoutNaps = async () => {
+    const started = await startGuard(kind, COUNTED_UID);
+    await started.armFor(60_000);
+    denyForks(await started.alarm());
+    await until(() => started.answers.includes('unarmed'), 'its complaint');
+    return started;
+  };
+
+  test('the alarm cannot nap, since no process can be started: it says so, and the last deadline counts all the same', async () => {
+    const { job, armFor } = await withoutNaps();
+    await armFor(70_000);
+    await diesAt(job, await armFor(HALF_A_SECOND));
+  });
+
+  test('an alarm that cannot nap is called off like any other', async () => {
+    const { guard, job, tell, alarm } = await withoutNaps();
+    const sleepless = await alarm();
+    tell('down');
+    expect((await once(guard, 'exit'))[0]).toBe(0);
+    expect(alive(sleepless)).toBe(false);
+    expect(alive(job.pid!)).toBe(true);
+  });
+});
+
 each([...SHELLS, OLD_BASH], (kind) => {
   test.each(['SIGKILL', 'SIGSTOP'] as const)(
     '%s of the guard: its alarm goes off at the last deadline',
@@ -319,6 +342,14 @@ each([...SHELLS, OLD_BASH], (kind) => {
       await diesAt(job, killAt);
     },
   );
+
+  test('no process can be started when the guard needs a new alarm: the old one goes off at its deadline', async () => {
+    const { guard, job, tell, armFor } = await startGuard(kind, COUNTED_UID);
+    const killAt = await armFor(2 * HALF_A_SECOND);
+    denyForks(guard.pid!);
+    tell('facts {}');
+    await diesAt(job, killAt);
+  });
 
   /** As if the machine were suspended meanwhile: the clock goes on, and sleep(1) does not. */
   const suspendedFor = (seconds: number): { env: NodeJS.ProcessEnv; woke: () => number } => {
