@@ -14,7 +14,7 @@
 #   until N         the lease is good until N, in hundredths of a second of /proc/uptime, a clock that never jumps
 #   forever         there is nothing that runs out
 #   down            stand down: the tree is dead
-# On stdout: "ready", "armed N" for each "until" and "forever", and "unarmed" where there has to be another guard.
+# On stdout: "ready", "armed N" for each "until" and "forever", and "unarmed" where no process can be started for the alarm.
 set -u
 node=$2 cleanup=$3 longest=$4
 job='' strays='' facts='{}' alarm=''
@@ -150,6 +150,7 @@ disarm() {
 # The old alarm goes when the new one is there: where no process can be started this is the end of the guard, but not of its alarm.
 arm() {
   old=$alarm alarm=''
+  trap 'answer unarmed' EXIT
   if [ "$until" = forever ]; then
     :
   elif [ -n "$has_pipes" ]; then
@@ -159,6 +160,7 @@ PIPE
   else
     watch_the_clock </dev/null 3</dev/null & alarm=$!
   fi
+  trap - EXIT
   disarm "$old"
 }
 

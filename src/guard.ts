@@ -1,10 +1,12 @@
 import { join } from 'node:path';
 import type { Facts } from './cleanup.ts';
-import { toCentiseconds } from './clock.ts';
+import { fromCentiseconds, now, toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
 import { canNap, hasShell, SHELL } from './lookup.ts';
 import { endOf } from './outcome.ts';
+import { isShortage, SHORTAGE_MS } from './spawn.ts';
+import { longestNapMs, type Timing } from './timing.ts';
 import { trySignal } from './tree.ts';
 
 const beside = (name: string): string => join(import.meta.dirname, name);
@@ -15,6 +17,9 @@ const ANSWER_MS = 1000;
 const NODE_ANSWER_MS = 5000;
 /** So many guards in a row that never got ready: it cannot be had here. */
 const MOST_FAILURES = 3;
+const NO_ALARM = 'no process can be started for its alarm';
+/** While no process can be started: so long without a guard, where nothing runs out. */
+const LONGEST_SHORTAGE_MS = 5000;
 
 const isShell = (): boolean => hasShell() && canNap();
 
@@ -35,8 +40,8 @@ export class Guard {
   /** The session of the guard, the last one, and of those that it replaces, which may have left an alarm behind. */
   readonly sessions: number[] = [];
   readonly #report: Report;
-  readonly #napMs: number;
-  /** Undefined: it could not be started. */
+  readonly #timing: Timing;
+  /** The last one that was started, which may be dead. */
   #process: Helper | undefined;
   #job: string | undefined;
   #facts: (() => Facts) | undefined;
@@ -44,14 +49,18 @@ export class Guard {
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
   #answerBy: NodeJS.Timeout | undefined;
-  #isStandingDown = false;
+  /** It stands down, or cannot be had. */
+  #isOver = false;
   #failures = 0;
+  /** What is left of the last guard kills at that time, if nobody tells it otherwise. */
+  #goesOffAt = Number.POSITIVE_INFINITY;
+  #shortSince: number | undefined;
+  #nextTry: NodeJS.Timeout | undefined;
   #fail!: (reason: string) => void;
 
-  /** `napMs`: as `longestNapMs` has it. */
-  constructor(report: Report, napMs: number) {
+  constructor(report: Report, timing: Timing) {
     this.#report = report;
-    this.#napMs = napMs;
+    this.#timing = timing;
     this.failed = new Promise((resolve) => {
       this.#fail = resolve;
     });
@@ -93,8 +102,9 @@ export class Guard {
 
   /** The tree is dead: the guard ends without a trace. */
   async standDown(): Promise<void> {
-    this.#isStandingDown = true;
+    this.#isOver = true;
     this.#heard();
+    clearTimeout(this.#nextTry);
     this.#tell('down');
     const impatience = setTimeout(() => this.#end(), ANSWER_MS);
     await this.#process?.ended;
@@ -102,11 +112,11 @@ export class Guard {
     this.#end();
   }
 
-  #start(): void {
-    this.#armed = undefined;
+  /** `reason`: why it needs another one. */
+  #start(reason?: string): void {
     let guard: Helper;
     try {
-      guard = new Helper(commandLine(this.#napMs), {
+      guard = new Helper(commandLine(longestNapMs(this.#timing)), {
         ownSession: true,
         stderr: 2,
         heard: (line) => {
@@ -114,11 +124,13 @@ export class Guard {
         },
       });
     } catch (error) {
-      this.#process = undefined;
-      setImmediate(() => this.#replace((error as Error).message));
+      const { message } = error as Error;
+      setImmediate(() => (isShortage(error) ? this.#replaceLater(message, reason) : this.#replace(message)));
       return;
     }
     this.#process = guard;
+    this.#armed = undefined;
+    this.#heard();
     this.sessions.push(guard.pid);
     guard.ended.then((waitStatus) => {
       const { status, signal } = endOf(waitStatus);
@@ -127,13 +139,16 @@ export class Guard {
     this.tellFacts();
     if (this.#job !== undefined) this.#tell(`job ${this.#job}`);
     this.#arm();
+    if (reason !== undefined) this.#report({ type: 'guard-replaced', reason });
   }
 
   #hear(line: string): void {
     const [word, value] = line.split(' ');
-    if (word === 'unarmed') this.#replace('its alarm cannot start a process');
+    if (word === 'unarmed') this.#replaceLater(NO_ALARM, NO_ALARM);
     if (word !== 'armed') return;
     this.#failures = 0;
+    if (!this.#nextTry) this.#shortSince = undefined;
+    this.#goesOffAt = value === 'forever' ? Number.POSITIVE_INFINITY : fromCentiseconds(Number(value));
     this.#end(this.sessions.splice(0, this.sessions.length - 1));
     this.#armed = value;
     this.#heard();
@@ -162,15 +177,34 @@ export class Guard {
 
   /** The old one, of which an alarm may live on, goes only when the new one is armed: there is no moment without any. */
   #replace(reason: string): void {
-    if (this.#isStandingDown) return;
+    if (this.#isOver || this.#nextTry) return;
     this.#heard();
-    if (++this.#failures > MOST_FAILURES) {
-      this.#end();
-      this.#fail(reason);
+    if (++this.#failures > MOST_FAILURES) this.#giveUp(reason);
+    else this.#start(reason);
+  }
+
+  /** No process can be started just now. `reason`: as `start` has it. */
+  #replaceLater(shortage: string, reason: string | undefined): void {
+    if (this.#isOver || this.#nextTry) return;
+    if (this.#shortSince === undefined)
+      this.#report({ type: 'warning', message: `no guard can be started yet: ${shortage}` });
+    this.#shortSince ??= now();
+    const isEndless = this.#goesOffAt === Number.POSITIVE_INFINITY;
+    const giveUpAt = isEndless ? this.#shortSince + LONGEST_SHORTAGE_MS : this.#goesOffAt - this.#timing.graceMs;
+    if (now() >= giveUpAt) {
+      this.#giveUp(shortage);
       return;
     }
-    this.#start();
-    this.#report({ type: 'guard-replaced', reason });
+    this.#nextTry = setTimeout(() => {
+      this.#nextTry = undefined;
+      this.#start(reason);
+    }, SHORTAGE_MS);
+  }
+
+  #giveUp(reason: string): void {
+    this.#isOver = true;
+    this.#end();
+    this.#fail(reason);
   }
 
   /** Whole sessions: an alarm must not outlive its guard, the deadline that it waits for has been moved. */

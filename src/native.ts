@@ -1,4 +1,5 @@
 import { constants, readdirSync } from 'node:fs';
+import { getSystemErrorMap } from 'node:util';
 import { type Koffi, loadKoffi } from './koffi.ts';
 
 /**
@@ -46,6 +47,12 @@ function libc(): Libc {
     };
   }
   return loaded;
+}
+
+/** As Node throws them, with a `code`. */
+export function systemError(what: string, errno: number): NodeJS.ErrnoException {
+  const [code, message] = getSystemErrorMap().get(-errno) ?? [String(errno), 'unknown error'];
+  return Object.assign(new Error(`${what}: ${message}`), { code });
 }
 
 const { O_NONBLOCK } = constants;
@@ -117,8 +124,7 @@ const SOCK_CLOEXEC = 0o2000000;
 export function socketPair(): { ours: number; theirs: number } {
   const { socketpair, fcntl, errno } = libc();
   const fds = new Int32Array(2);
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) !== 0)
-    throw new Error(`socketpair failed with errno ${errno()}`);
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) !== 0) throw systemError('socketpair', errno());
   const [ours, theirs] = [fds[0]!, fds[1]!];
   fcntl(ours, F_SETFL, 'int', fcntl(ours, F_GETFL) | O_NONBLOCK);
   return { ours, theirs };

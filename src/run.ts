@@ -14,7 +14,6 @@ import type { Loss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure } from './outcome.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
-import { longestNapMs } from './timing.ts';
 import { race, under } from './waiting.ts';
 
 /**
@@ -29,7 +28,7 @@ export async function run(
   report: Report,
   signals: Signals,
 ): Promise<number> {
-  const guard = new Guard(report, longestNapMs(config.timing));
+  const guard = new Guard(report, config.timing);
   const job = new Job(config, guard, agenda.actsFor !== undefined, report, signals);
   const candidacy = new Candidacy(config, backend, guard, job, report, signals);
   const { marks } = job;

@@ -1,6 +1,5 @@
-import { getSystemErrorMap } from 'node:util';
 import { awaited } from './adoption.ts';
-import { closeOnExec, inherited, native, reap } from './native.ts';
+import { closeOnExec, inherited, native, reap, systemError } from './native.ts';
 
 export interface Program {
   file: string;
@@ -39,13 +38,18 @@ export function spawnProgram(program: Program): { pid: number; ended: Promise<nu
     spawn(pid, file, actions, attributes[ownSession ? 1 : 0], terminated(argv), terminated(assignments)),
   );
   forget(actions);
-  if (error) {
-    const [code, message] = getSystemErrorMap().get(-error) ?? [String(error), 'unknown error'];
-    throw Object.assign(new Error(`${file}: ${message}`), { code });
-  }
+  if (error) throw systemError(file, error);
   awaited.add(pid[0]);
   return { pid: pid[0], ended: whenEnded(pid[0]) };
 }
+
+const SHORTAGES = ['EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE'];
+
+/** It could not be started for want of processes, memory or descriptors: that passes. */
+export const isShortage = (error: unknown): boolean => SHORTAGES.includes((error as NodeJS.ErrnoException).code ?? '');
+
+/** For how long to wait before it is tried again. */
+export const SHORTAGE_MS = 100;
 
 function whenEnded(pid: number): Promise<number> {
   return new Promise((resolve) => {

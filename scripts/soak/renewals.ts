@@ -5,7 +5,6 @@ import { now, within } from '../../src/clock.ts';
 import { Guard } from '../../src/guard.ts';
 import { Renewal } from '../../src/renewal.ts';
 import { Requests } from '../../src/requests.ts';
-import { longestNapMs } from '../../src/timing.ts';
 import { race } from '../../src/waiting.ts';
 import type { Task } from './task.ts';
 import { Turns } from './turns.ts';
@@ -16,7 +15,7 @@ export async function soakRenewals(task: Task): Promise<void> {
   const timing = { ...TIMING, renewEveryMs: 0 };
   const election = `soak-${process.pid}`;
   const backend = await openBackend(task.spec, { election, id: election, ttlMs: TTL_MS, requestMs: REQUEST_MS });
-  const guard = new Guard(tell, longestNapMs(timing));
+  const guard = new Guard(tell, timing);
   const place = backend.newPlace();
   const sentAt = now();
   const standing = await backend.acquire(place, within(PATIENCE_MS));

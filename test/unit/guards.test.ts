@@ -321,6 +321,16 @@ each([DASH, BUSYBOX], (kind) => {
     await diesAt(job, await armFor(HALF_A_SECOND));
   });
 
+  test('a guard that cannot start its alarm says so', async () => {
+    const { guard, say, answers } = await startGuard(kind, COUNTED_UID);
+    await until(() => answers.includes('ready'), 'a guard');
+    denyForks(guard.pid!);
+    say(60_000);
+    await once(guard, 'exit');
+    await until(() => answers.length === 2, 'a second word');
+    expect(answers).toEqual(['ready', 'unarmed']);
+  });
+
   test('an alarm that cannot nap is called off like any other', async () => {
     const { guard, job, tell, alarm } = await withoutNaps();
     const sleepless = await alarm();
