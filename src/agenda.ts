@@ -10,8 +10,11 @@ export interface Agenda {
   isSettled(signal: AbortSignal): Promise<boolean>;
   /** The next run, once it is due; undefined: there is none. Rejects with Gone when this place does not lead, and when aborted. */
   next(leader: Leader, signal: AbortSignal): Promise<Due | undefined>;
-  /** Its child has ended by itself, and its tree is dead. Rejects as `next` does; then the run counts as cut off. */
-  ended(leader: Leader, due: Due, status: number, signal: AbortSignal): Promise<void>;
+  /**
+   * Its child has ended by itself, and its tree is dead; `status` undefined: it could not be started, and the run is none. Rejects as `next` does; then the run counts as
+   * cut off.
+   */
+  ended(leader: Leader, due: Due, status: number | undefined, signal: AbortSignal): Promise<void>;
 }
 
 export interface Leader {

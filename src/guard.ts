@@ -5,7 +5,7 @@ import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
 import { canNap, hasShell, SHELL } from './lookup.ts';
 import { endOf } from './outcome.ts';
-import { isShortage, SHORTAGE_MS } from './spawn.ts';
+import { isShortage, LONGEST_SHORTAGE_MS, SHORTAGE_MS } from './spawn.ts';
 import { longestNapMs, type Timing } from './timing.ts';
 import { trySignal } from './tree.ts';
 
@@ -18,8 +18,6 @@ const NODE_ANSWER_MS = 5000;
 /** So many guards in a row that never got ready: it cannot be had here. */
 const MOST_FAILURES = 3;
 const NO_ALARM = 'no process can be started for its alarm';
-/** While no process can be started: so long without a guard, where nothing runs out. */
-const LONGEST_SHORTAGE_MS = 5000;
 
 const isShell = (): boolean => hasShell() && canNap();
 

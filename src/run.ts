@@ -3,7 +3,7 @@ import { type Backend, Gone, Refused, Unusable } from './backend.ts';
 import type { Candidate } from './backends/index.ts';
 import { leaderlessMs } from './campaign.ts';
 import { Candidacy, type Elected } from './candidacy.ts';
-import { type Child, childEnvironment, fencedEnvironment } from './child.ts';
+import { type Child, type ChildOptions, childEnvironment, fencedEnvironment } from './child.ts';
 import type { Facts } from './cleanup.ts';
 import { now, pause } from './clock.ts';
 import type { Config } from './config.ts';
@@ -14,6 +14,7 @@ import type { Loss } from './loss.ts';
 import { hearChild } from './notices.ts';
 import { EXIT, Failure } from './outcome.ts';
 import { endsCampaign, isStop, type Signals } from './signals.ts';
+import { isShortage, LONGEST_SHORTAGE_MS, SHORTAGE_MS } from './spawn.ts';
 import { race, under } from './waiting.ts';
 
 /**
@@ -210,15 +211,37 @@ class Terms {
     const { actsFor } = this.#agenda;
     try {
       const env = this.#environment(due, elected);
-      const child = await this.#job.start({ command, args, env }, elected.place.inheritFd);
+      const child = await this.#startWhenPossible({ command, args, env }, elected);
       this.#report({ type: 'started', pid: child.pid, command, token: actsFor ?? elected.token, slot: due.slot });
       return child;
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       const status = code === 'ENOENT' ? EXIT.notFound : EXIT.cannotExecute;
-      await this.#record(due, status, elected);
+      const isCommands = !(error instanceof Failure) && !isShortage(error);
+      await this.#record(due, isCommands ? status : undefined, elected);
       await this.#candidacy.resign(elected);
-      throw new Failure(status, `cannot run ${command}: ${message}`);
+      if (error instanceof Failure) throw error;
+      throw new Failure(isCommands ? status : EXIT.software, `cannot run ${command}: ${message}`);
+    }
+  }
+
+  /** A shortage that passes is waited for, as long as we lead, and not for long: somewhere else there may be none. Throws a Failure for a signal. */
+  async #startWhenPossible(program: Omit<ChildOptions, 'ownGroup' | 'fds'>, { place, renewal, lost }: Elected) {
+    const giveUpAt = now() + LONGEST_SHORTAGE_MS;
+    for (let isTold = false; ; isTold = true) {
+      try {
+        return await this.#job.start(program, place.inheritFd);
+      } catch (error) {
+        if (!isShortage(error) || now() >= giveUpAt) throw error;
+        const message = `${program.command} cannot be started yet: ${(error as Error).message}`;
+        if (!isTold) this.#report({ type: 'warning', message });
+        const loss = await this.#candidacy.interruptible(async (signal) => {
+          const first = await race([pause(SHORTAGE_MS, signal), lost]);
+          signal.throwIfAborted();
+          return first;
+        });
+        if (loss || !renewal.check()) throw error;
+      }
     }
   }
 
@@ -255,8 +278,8 @@ class Terms {
     return this.#job.stop(killAt, renewal);
   }
 
-  /** Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
-  async #record(due: Due, status: number, elected: Elected): Promise<void> {
+  /** `status` undefined: it could not be started. Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
+  async #record(due: Due, status: number | undefined, elected: Elected): Promise<void> {
     if (due.slot === undefined) return;
     const over = new AbortController();
     const stopListening = this.#signals.handle((signal) => {

@@ -50,6 +50,8 @@ export const isShortage = (error: unknown): boolean => SHORTAGES.includes((error
 
 /** For how long to wait before it is tried again. */
 export const SHORTAGE_MS = 100;
+/** For how long to try, where nothing else sets an end. */
+export const LONGEST_SHORTAGE_MS = 5000;
 
 function whenEnded(pid: number): Promise<number> {
   return new Promise((resolve) => {

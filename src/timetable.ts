@@ -52,7 +52,7 @@ abstract class Recorded implements Agenda {
   protected readonly runs: Runs;
   protected readonly report: Report;
   /** Has ended, but that could not be recorded yet. */
-  protected owed: { token: string; due: Due; endedAt: string; status: number } | undefined;
+  protected owed: { token: string; due: Due; endedAt: string; status: number | undefined } | undefined;
 
   constructor(backend: Backend, requestMs: number, report: Report) {
     this.runs = new Runs(backend, requestMs, report);
@@ -85,7 +85,7 @@ abstract class Recorded implements Agenda {
     return slot === undefined ? undefined : { slot };
   }
 
-  async ended({ place, token }: Leader, due: Due, status: number, signal: AbortSignal): Promise<void> {
+  async ended({ place, token }: Leader, due: Due, status: number | undefined, signal: AbortSignal): Promise<void> {
     this.owed = { token, due, endedAt: new Date().toISOString(), status };
     await this.settle(place, signal);
   }
@@ -107,7 +107,8 @@ abstract class Recorded implements Agenda {
         const run = runs[index];
         // Ended already, or another has run the slot once more.
         if (run?.token !== token || run.endedAt !== undefined) return undefined;
-        return { ...book, runs: runs.with(index, { ...run, endedAt, status }) };
+        const others = runs.toSpliced(index, 1);
+        return { ...book, runs: status === undefined ? others : runs.with(index, { ...run, endedAt, status }) };
       },
       signal,
     );

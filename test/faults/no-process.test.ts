@@ -60,4 +60,45 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'no process can be started for a whil
     expect(typesOf(leader)).not.toContain('ended');
     expect(alive(child)).toBe(false);
   });
+
+  /** A standby for a slot, which is at most run once, is elected and cannot start anything. */
+  const electedInVain = async () => {
+    const entry = { backend: etcd.url, name: newElection(), prefix: COUNTED };
+    const leader = stand({ ...entry, job: ['sleep', '1000'], flags: FLAGS });
+    await leader.event('started');
+    const onHour = {
+      ...entry,
+      job: ['sh', '-c', 'echo ran'],
+      flags: [...FLAGS, '--once-per', 'hour', '--rerun', 'never'],
+    };
+    const standby = stand(onHour);
+    await standby.event('standby');
+    const allow = denyForks(standby.pid);
+    leader.kill('SIGTERM');
+    await standby.says('cannot be started yet');
+    return { standby, allow, onHour };
+  };
+
+  test('for the command: it is started as soon as that can be', async () => {
+    const { standby, allow } = await electedInVain();
+    allow();
+    const { code, stdout } = await standby.ended;
+    expect([code, String(stdout)]).toEqual([0, 'ran\n']);
+  });
+
+  test('for the command, and not for seconds: 70, and another runs the slot', async () => {
+    const { standby, onHour } = await electedInVain();
+    const { code, stdout } = await standby.ended;
+    expect([code, String(stdout)]).toEqual([70, '']);
+    expect(typesOf(standby)).toContain('resigned');
+    const next = await stand(onHour).ended;
+    expect([next.code, String(next.stdout)]).toEqual([0, 'ran\n']);
+  });
+
+  test('for the command, and a signal comes: it ends us at once, and another runs the slot', async () => {
+    const { standby, onHour } = await electedInVain();
+    standby.kill('SIGTERM');
+    expect((await standby.ended).code).toBe(128 + 15);
+    expect(String((await stand(onHour).ended).stdout)).toBe('ran\n');
+  });
 });
