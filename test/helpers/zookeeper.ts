@@ -58,7 +58,7 @@ export class ZooKeeper {
       const lines = [
         ...[
           'tickTime=500',
-          'maxSessionTimeout=120000',
+          'maxSessionTimeout=240000',
           'initLimit=20',
           'syncLimit=10',
           `dataDir=${data}`,

@@ -33,6 +33,25 @@ export class Session {
   /** The session's length as the server granted it; undefined before there is a session. */
   grantedMs: number | undefined;
 
+  /** Aborted once the session is ended or left. */
+  get signal(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  /** See `Connection`. Long ago while there is no connection. */
+  countsFrom(sentAt: number): number {
+    return this.#connection?.countsFrom(sentAt) ?? Number.NEGATIVE_INFINITY;
+  }
+
+  /** Goes on over a new connection to the same server: by that the ensemble's leader hears of the session. */
+  async reopen(signal: AbortSignal): Promise<void> {
+    if (this.#connection && !this.#connection.isLost) {
+      this.#connection.cut();
+      this.#next--;
+    }
+    await this.#connected(signal);
+  }
+
   /** Throws Gone when the session is over, Refused when the server will have nothing to do with us, an Answer, or any other error for "don't know". */
   async call<Values extends unknown[]>(
     signal: AbortSignal,
