@@ -125,19 +125,20 @@ export class EtcdBackend implements Backend {
     if (place.isFirst) return this.#succeed(place, signal);
     if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
     const { key, lease } = place.handle!;
-    const answer = await this.#members.ask(
-      TXN,
-      {
-        // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
-        compare: place.revision ? [] : [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: '0' }],
-        success: [
-          ...(place.revision ? [] : [{ request_put: { key: bytes(key), value: bytes(this.#candidate.id), lease } }]),
-          ...this.#look(key),
-        ],
-        failure: this.#look(key),
-      },
-      signal,
-    );
+    const enter = {
+      // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
+      compare: place.revision
+        ? []
+        : [{ key: bytes(key), target: 'Create' as const, result: 'Equal' as const, create_revision: '0' }],
+      success: [
+        ...(place.revision ? [] : [{ request_put: { key: bytes(key), value: bytes(this.#candidate.id), lease } }]),
+        ...this.#look(key),
+      ],
+      failure: this.#look(key),
+    };
+    const answer = await this.#members.ask(TXN, enter, signal).catch((error) => {
+      throw isNotFound(error) ? this.#gone(place) : error; // nothing renews the lease before the key is there
+    });
     const [mine, first, line] = answer.responses.flatMap(({ response_range }) =>
       response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
     );
