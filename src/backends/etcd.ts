@@ -25,7 +25,7 @@ interface EtcdPlace extends Place {
   /** Our key's create revision: our number in the line. */
   revision: string | undefined;
   leads: boolean;
-  /** The key just ahead of ours, as of `asOf`. */
+  /** The key just ahead of ours, as of `asOf`. Before there is one: that of ours which was taken. */
   ahead: string | undefined;
   /** Nobody but that one is ahead of us. */
   isNext: boolean;
@@ -91,6 +91,8 @@ export class EtcdBackend implements Backend {
   readonly #term: string;
   readonly #word: string;
   #mayReadWords = true;
+  /** Our key that the store said was gone. Those ahead of it may have gone with it, and hear of it now as we do: our next place succeeds to it. */
+  #taken: string | undefined;
   /** That of the word which we left last. */
   #wordLease: string | undefined;
 
@@ -106,12 +108,14 @@ export class EtcdBackend implements Backend {
   }
 
   newPlace(): EtcdPlace {
+    const ahead = this.#taken;
+    this.#taken = undefined;
     return {
       ttlMs: undefined,
       handle: undefined,
       revision: undefined,
       leads: false,
-      ahead: undefined,
+      ahead,
       isNext: false,
       isFirst: false,
       resigned: undefined,
@@ -431,6 +435,7 @@ export class EtcdBackend implements Backend {
   }
 
   #gone(place: EtcdPlace): Gone {
+    this.#taken = place.handle?.key;
     return new Gone(
       `key ${place.handle?.key ?? this.#prefix} is gone from etcd: deleted, or its lease expired or was revoked`,
     );

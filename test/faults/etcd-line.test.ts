@@ -141,6 +141,22 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
     });
   });
 
+  test('whose own place was taken along with that of the leader waits as well where it finds nobody ahead', async () => {
+    const { election, line } = await lineOf('first', 'second');
+    const { backend, place } = line[1]!;
+    const takenAt = performance.now();
+    await etcd.etcdctl('del', '--prefix', `${election}/`);
+    await expect(backend.acquire(place, soon())).rejects.toThrow(Gone);
+    const again = backend.newPlace();
+    expect(await backend.acquire(again, soon())).toEqual({ leads: true });
+    expect(performance.now() - takenAt).toBeGreaterThan(198);
+    // That is over then.
+    await backend.release(again, soon());
+    const givenBackAt = performance.now();
+    expect(await backend.acquire(backend.newPlace(), soon())).toEqual({ leads: true });
+    expect(performance.now() - givenBackAt).toBeLessThan(150);
+  });
+
   test('a lease that is over before its key was put is a place that is gone, and a new one leads', async () => {
     const link = await Link.start(etcd.endpoints[0]!, 100);
     onTestFinished(stopLinks);
