@@ -127,7 +127,10 @@ export class EtcdBackend implements Backend {
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
     if (place.isFirst) return this.#succeed(place, signal);
-    if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
+    if (!place.handle) {
+      await this.#mustNotBlockParents(signal);
+      await this.#grant(place, signal);
+    }
     const { key, lease } = place.handle!;
     const enter = {
       // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
