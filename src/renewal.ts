@@ -98,11 +98,10 @@ export class Renewal {
     this.#end.abort(new Error('renewal ended'));
   }
 
+  /** The last one counts, also where it was granted for less: one is sent only when the one before is over. */
   #confirm(sentAt: number, ttlMs: number | undefined): void {
-    const expiresAt = ttlMs === undefined ? Number.POSITIVE_INFINITY : sentAt + ttlMs;
-    if (this.#isStarted && this.expiresAt !== Number.POSITIVE_INFINITY && expiresAt < this.expiresAt) return;
-    this.expiresAt = expiresAt;
-    this.#hooks.confirmed(expiresAt, now() - sentAt);
+    this.expiresAt = ttlMs === undefined ? Number.POSITIVE_INFINITY : sentAt + ttlMs;
+    this.#hooks.confirmed(this.expiresAt, now() - sentAt);
   }
 
   async #renewForEver(lastSentAt: number): Promise<void> {

@@ -14,6 +14,7 @@ import {
 import { now, pause, within } from '../clock.ts';
 import { formatDuration } from '../durations.ts';
 import { printable } from '../text.ts';
+import { race } from '../waiting.ts';
 import type { Candidate } from './index.ts';
 import { ECHO_MS } from './zookeeper/connection.ts';
 import {
@@ -221,8 +222,11 @@ export class ZooKeeperBackend implements Backend {
     keepTouching();
   }
 
+  /** A session that was shortened may end before the time that its last renewal was good for. */
   async gone(place: ZooKeeperPlace, signal: AbortSignal): Promise<Gone> {
-    await this.#disappears(place.session!, place.path!, signal);
+    const session = place.session!;
+    const shortenedTo = await race([session.shortened, this.#disappears(session, place.path!, signal)]);
+    if (shortenedTo !== undefined) return this.#shortened(shortenedTo);
     if (signal.aborted) return new Promise(() => {});
     return this.#gone(place);
   }
@@ -544,6 +548,11 @@ export class ZooKeeperBackend implements Backend {
 
   #pathOf(name: string): string {
     return `${this.#parent}/${name}`;
+  }
+
+  #shortened(toMs: number): Gone {
+    const lengths = `${formatDuration(this.#candidate.ttlMs + this.#reserveMs)} to ${formatDuration(toMs)}`;
+    return new Gone(`our session with ZooKeeper was shortened from ${lengths} (its maxSessionTimeout)`);
   }
 
   #gone(place: ZooKeeperPlace): Gone {

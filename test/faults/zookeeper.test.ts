@@ -234,3 +234,29 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: a session that goes on with ano
     oracle.verify(2);
   });
 });
+
+describeWith(['zookeeper', 'flock'], 'zookeeper: sessions that are shortened', () => {
+  leaveNothingBehind();
+
+  test('child is gone before the next one starts when its session is shortened by a restart, and cut off at once', async () => {
+    const zookeeper = await ZooKeeper.start();
+    const oracle = new Oracle();
+    const link = await Link.start(zookeeper.endpoints[0]!);
+    const entry = { name: newElection(), job: oracle.job() };
+    const [leader, next] = await standInLine(
+      oracle,
+      { ...entry, backend: zookeeper.urlThrough(link.endpoint), flags: ['--ttl', '20s', '--renew-every', '6s'] },
+      { ...entry, backend: zookeeper.url, flags: ['--ttl', '5s'] },
+    );
+    await zookeeper.members[0]!.kill();
+    zookeeper.limitSessions(7000);
+    const known = link.sent('-latch-').then(() => link.hold());
+    await zookeeper.heal();
+    await known;
+    expect((await leader!.event('deposed')).reason).toContain('shortened from 22.5s to 7s');
+    await next!.event('started');
+    await oracle.started(2);
+    expect((await leader!.ended).code).toBe(LOST);
+    oracle.verify(2);
+  });
+});

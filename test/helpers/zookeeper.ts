@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Auth } from '../../src/backends/connection.ts';
@@ -91,6 +91,15 @@ export class ZooKeeper {
   /** The folder in which this member keeps its snapshots and log. */
   dataOf(member: number): string {
     return join(this.folder, `z${member + 1}`);
+  }
+
+  /** For how long a session may last, from the next start of the members on. */
+  limitSessions(longestMs: number): void {
+    for (const index of this.members.keys()) {
+      const config = join(this.folder, `z${index + 1}.cfg`);
+      const text = readFileSync(config, 'utf8');
+      writeFileSync(config, text.replace(/^maxSessionTimeout=.*$/m, `maxSessionTimeout=${longestMs}`));
+    }
   }
 
   /** Every member that runs serves. */

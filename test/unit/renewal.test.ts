@@ -85,6 +85,17 @@ test('the granted length counts, not the one asked for', async () => {
   renewal.end();
 });
 
+test('a renewal that is granted for less brings the end forward', async () => {
+  let renewals = 0;
+  const { renewal, seen, startedAt } = start(async (signal) => (renewals++ === 0 ? 1800 : silence(signal)));
+  await vi.advanceTimersByTimeAsync(1100);
+  expect(seen.confirmed).toHaveLength(2);
+  expect(renewal.expiresAt).toBeLessThan(startedAt + 1000 + 1800 + 50);
+  await vi.advanceTimersByTimeAsync(1500);
+  expect(seen.kill).toBe(true);
+  renewal.end();
+});
+
 test('silence: stop is due a grace before kill, kill a margin before the end', async () => {
   const { renewal, seen } = start(silence);
   await vi.advanceTimersByTimeAsync(2050);

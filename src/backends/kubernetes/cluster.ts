@@ -7,6 +7,7 @@ import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { ExecAuth } from '@kubernetes/client-node/dist/exec_auth.js';
 import yaml from 'js-yaml';
 import { isNodesOwn } from '../../adoption.ts';
+import { formatDuration } from '../../durations.ts';
 import { usage } from '../../outcome.ts';
 import { printable } from '../../text.ts';
 import type { KubernetesSpec } from './spec.ts';
@@ -55,7 +56,7 @@ export class Cluster {
     this.#config.setCurrentContext(context);
   }
 
-  /** A plugin that hangs is not started again beside itself. */
+  /** A plugin that is slow is not started again beside itself. */
   credentials(): Promise<Credentials> {
     this.#pending ??= this.#read().finally(() => {
       this.#pending = undefined;
@@ -159,8 +160,23 @@ function letNodeWait(authenticator: ExecAuth, plugins: Set<ChildProcess>): void 
     const plugin = spawn(...args);
     isNodesOwn(plugin);
     plugins.add(plugin);
-    plugin.once('close', () => plugins.delete(plugin));
+    const patience = setTimeout(() => giveUp(plugin), PATIENCE_MS).unref();
+    plugin.once('close', () => {
+      clearTimeout(patience);
+      plugins.delete(plugin);
+    });
     return plugin;
   }) as typeof spawn;
   (authenticator as unknown as { execFn: typeof spawn }).execFn = startPlugin;
+}
+
+/** A leader has lost its lease by then, with any common ttl; client-go waits for ever. */
+const PATIENCE_MS = 60_000;
+
+/** It is over when its pipes are closed, too, and what it has started may hold them open. */
+function giveUp(plugin: ChildProcess): void {
+  plugin.emit('error', new Error(`the exec plugin has not answered within ${formatDuration(PATIENCE_MS)}`));
+  plugin.kill('SIGKILL');
+  plugin.stdout?.destroy();
+  plugin.stderr?.destroy();
 }

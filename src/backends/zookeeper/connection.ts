@@ -18,6 +18,8 @@ export interface ConnectionTo {
   /** Undefined: a new session. */
   session: SessionKey | undefined;
   auth: Auth | undefined;
+  /** Told what length was granted, as soon as it is known. */
+  granted(sessionMs: number): void;
 }
 
 /**
@@ -56,6 +58,7 @@ export class Connection {
     const connection = new Connection(to.endpoint, client, relay);
     try {
       await connection.#greet(to, signal);
+      to.granted(connection.grantedMs);
       if (to.auth) {
         const { username, password } = to.auth;
         await connection.call(signal, (_, done) => client.add_auth('digest', `${username}:${password}`, done));
