@@ -141,13 +141,17 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
   test('tokens grow although the line, its parent and its counter were deleted, and the server started anew', async () => {
     const oracle = new Oracle();
     const entry = entryFor(oracle);
-    const [leader, standby] = await standInLine(oracle, entry, entry);
-    await zookeeper.deleteAll(`/${entry.name}`);
-    expect((await leader!.ended).code).toBe(LOST);
-    await oracle.started(2);
-    standby!.kill('SIGTERM');
-    await standby!.ended;
+    const first = stand(entry);
+    await oracle.started(1);
+    const [seat] = await zookeeper.line(entry.name);
+    await zookeeper.delete(seat!);
+    expect((await first.ended).code).toBe(LOST);
     await zookeeper.vanished(`/${entry.name}`); // an empty container
+    const second = stand(entry);
+    await oracle.started(2);
+    second.kill('SIGTERM');
+    await second.ended;
+    await zookeeper.vanished(`/${entry.name}`);
     const third = stand(entry);
     await oracle.started(3);
     third.kill('SIGTERM');

@@ -201,12 +201,6 @@ export class ZooKeeper {
     await until(async () => (await isThere()) === false, `no ${path}`);
   }
 
-  /** As an operator's `deleteall`. */
-  async deleteAll(path: string): Promise<void> {
-    for (const name of await this.children(path)) await this.delete(`${path}/${name}`);
-    await this.delete(path);
-  }
-
   async #setUpUser(): Promise<void> {
     await this.create('/jobs');
     const acl = [{ perms: 31, scheme: 'auth', auth: '' }];
