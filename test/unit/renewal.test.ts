@@ -97,6 +97,21 @@ test('silence: stop is due a grace before kill, kill a margin before the end', a
   renewal.end();
 });
 
+test('what is due is said on time for who leads, not with the next look at the clock', async () => {
+  const { renewal, seen } = start(silence);
+  await vi.advanceTimersByTimeAsync(20);
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(2075);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  await vi.advanceTimersByTimeAsync(10);
+  expect(seen).toMatchObject({ stop: true, kill: false });
+  await vi.advanceTimersByTimeAsync(590);
+  expect(seen).toMatchObject({ stop: true, kill: false });
+  await vi.advanceTimersByTimeAsync(10);
+  expect(seen).toMatchObject({ stop: true, kill: true });
+  renewal.end();
+});
+
 test('"no" is told at once', async () => {
   const { seen } = start(async () => {
     throw new Gone('revoked');
