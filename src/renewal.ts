@@ -37,7 +37,7 @@ export class Renewal {
   readonly #end = new AbortController();
   #isStarted = false;
   #isOver = false;
-  #tickMs = STANDBY_TICK_MS;
+  #isClose = false;
   #look: NodeJS.Timeout | undefined;
   #sayGone!: (gone: Gone) => void;
   #sayStop!: () => void;
@@ -77,16 +77,17 @@ export class Renewal {
     this.#renewForEver(sentAt);
   }
 
-  /** To be called before a child can be started. */
+  /** To be called before a child can be started: before that there is nothing to stop, and a place that was not confirmed in time, but was later, is as good as any. */
   watchClosely(): void {
-    this.#tickMs = TICK_MS;
+    this.#isClose = true;
+    this.check();
     this.#watch();
   }
 
   /** Looks at the clock and says what has come due. To be called first after anything that may have been a stall. Returns whether the place still stands. */
   check(): boolean {
     const at = now();
-    if (at >= this.stopAt) this.#sayStop();
+    if (this.#isClose && at >= this.stopAt) this.#sayStop();
     if (at >= this.killAt) {
       this.#isOver = true;
       this.#sayKill();
@@ -107,7 +108,7 @@ export class Renewal {
       this.check();
       this.#watch();
     };
-    this.#look = setTimeout(look, Math.ceil(Math.min(this.#tickMs, ...dueInMs)));
+    this.#look = setTimeout(look, Math.ceil(Math.min(this.#isClose ? TICK_MS : STANDBY_TICK_MS, ...dueInMs)));
   }
 
   #confirm(sentAt: number, ttlMs: number | undefined): void {

@@ -87,6 +87,7 @@ test('the granted length counts, not the one asked for', async () => {
 
 test('silence: stop is due a grace before kill, kill a margin before the end', async () => {
   const { renewal, seen } = start(silence);
+  renewal.watchClosely();
   await vi.advanceTimersByTimeAsync(2050);
   expect(seen).toMatchObject({ stop: false, kill: false });
   expect(seen.unanswered.length).toBeGreaterThan(0);
@@ -109,6 +110,29 @@ test('what is due is said on time for who leads, not with the next look at the c
   expect(seen).toMatchObject({ stop: true, kill: false });
   await vi.advanceTimersByTimeAsync(10);
   expect(seen).toMatchObject({ stop: true, kill: true });
+  renewal.end();
+});
+
+test('while we stand by nothing has to be stopped: what was late, but was confirmed, is forgotten when we lead', async () => {
+  let isAway = true;
+  const { renewal, seen } = start((signal) => (isAway ? silence(signal) : Promise.resolve(3000)));
+  await vi.advanceTimersByTimeAsync(2250);
+  isAway = false;
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(500);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  renewal.end();
+});
+
+test('who comes to lead past the time to stop is told so at once', async () => {
+  const { renewal, seen } = start(silence);
+  await vi.advanceTimersByTimeAsync(2250);
+  expect(seen.stop).toBe(false);
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(seen).toMatchObject({ stop: true, kill: false });
   renewal.end();
 });
 
