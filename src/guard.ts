@@ -20,7 +20,7 @@ const isShell = (): boolean => hasShell() && canNap();
 
 /** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
 function commandLine(napMs: number): [string, ...string[]] {
-  const nap = String(toCentiseconds(napMs));
+  const nap = String(Math.floor(napMs / 10));
   return isShell()
     ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js'), nap]
     : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];

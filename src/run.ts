@@ -103,7 +103,9 @@ class Terms {
   async isSettled(): Promise<boolean> {
     return this.#candidacy.interruptible(async (signal) => {
       try {
-        return await this.#agenda.isSettled(signal);
+        const isSettled = await this.#agenda.isSettled(signal);
+        signal.throwIfAborted(); // it may have waited for us, and then no look has seen it
+        return isSettled;
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable) throw this.#candidacy.failure(error);

@@ -61,6 +61,22 @@ fs.fdatasyncSync = () => {
 };
 syncBuiltinESMExports();`;
 
+test.each([
+  ['--no-wait', ['--no-wait'], 0],
+  ['--wait', ['--wait', '700ms'], 700],
+])(
+  'a full disk before the first token: %s is over in time with 69, and the lock is free',
+  async (_name, wait, leastMs) => {
+    const dir = scratch();
+    const env = { NODE_OPTIONS: `--import=${script(dir, 'full.mjs', FULL)}` };
+    const startedAt = performance.now();
+    const { code, stderr } = await elect([...inFolder(dir), ...wait, '--', 'true'], { env }).ended;
+    expect([code, stderr]).toEqual([69, expect.stringMatching(/could not be reached in time: ENOSPC/)]);
+    expect(performance.now() - startedAt).toBeGreaterThanOrEqual(leastMs);
+    expect((await elect([...inFolder(dir), '--no-wait', '--', 'sh', '-c', 'exit 4']).ended).code).toBe(4);
+  },
+);
+
 test('a full disk before the first token is spoken of once', async () => {
   const dir = scratch();
   const env = { NODE_OPTIONS: `--import=${script(dir, 'full.mjs', FULL)}` };
