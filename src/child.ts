@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { isNodesOwn } from './adoption.ts';
+import { isNodesOwn } from './awaited.ts';
 import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { type End, endOf, signalNumber } from './outcome.ts';

@@ -46,6 +46,8 @@ export class Job {
       ownGroup: !atTerminal,
       mark: markOf(config.id, isFenced),
       reaper: process.pid,
+      session: readProc(process.pid)!.session,
+      bystanders: [],
       known: [],
       helperSessions: guard.sessions,
       helpers,
@@ -69,7 +71,7 @@ export class Job {
 
   /** From now on orphans come to us. */
   adopt(): void {
-    this.#adoption ??= new Adoption();
+    this.#adoption ??= new Adoption(this.marks);
   }
 
   /** `lockFd`: the file backend's, beside which those that were handed to us are handed on. Throws when it cannot be started. */
