@@ -1,7 +1,7 @@
 import { awaited } from './awaited.ts';
 import { monotonicMs } from './clock.ts';
 import { becomeSubreaper, reap } from './native.ts';
-import { Children, childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
+import { Children, childrenOf, childrenOfOurs, isAlive, type Proc, readProc } from './proc.ts';
 import { isOrphan, type TreeMarks } from './tree.ts';
 
 /** The kernel tells nobody of an adoption, or of a setsid(2). A look costs some 20 µs for each process of the tree: */
@@ -39,8 +39,8 @@ export class Adoption {
    * `changed` is told of the strays of the child's tree whenever there are others than before: of orphans, and of what has left the child's group while its parents live. After our
    * own death no parent leads to them any more (the kernel kills the child at once, and orphans are init's), so they have to be known by then.
    */
-  watch(root: Pick<Proc, 'pid' | 'group'>, changed: (strays: Proc[]) => void): void {
-    this.#endWatch();
+  watch(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>, changed: (strays: Proc[]) => void): void {
+    this.#known = '';
     this.#children = new Children(root.pid);
     const look = () => {
       const startedAt = monotonicMs();
@@ -55,9 +55,10 @@ export class Adoption {
     this.#watch.unref();
   }
 
-  #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] {
+  #strays(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>): Proc[] {
     const orphans = new Set(this.#orphansAmong(this.#others()).map(({ pid }) => pid));
-    const pids = [...orphans, ...this.#children!.read()];
+    // Once it is dead all that it had for children are orphans, and its pid may be another's.
+    const pids = [...orphans, ...(isAlive(root) ? this.#children!.read() : [])];
     for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
     return living(pids).filter(({ pid, group }) => group !== root.group || orphans.has(pid));
   }
@@ -77,7 +78,7 @@ export class Adoption {
     }
   }
 
-  #endWatch(): void {
+  endWatch(): void {
     clearTimeout(this.#watch);
     this.#children?.end();
   }
@@ -92,7 +93,7 @@ export class Adoption {
   }
 
   end(): void {
-    this.#endWatch();
+    this.endWatch();
     process.off('SIGCHLD', this.#reapDead);
   }
 }
