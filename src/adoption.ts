@@ -1,25 +1,13 @@
+import { awaited } from './awaited.ts';
 import { monotonicMs } from './clock.ts';
 import { becomeSubreaper, reap } from './native.ts';
-import { Children, childrenOf, childrenOfOurs, type Proc, readProc } from './proc.ts';
+import { Children, childrenOf, childrenOfOurs, isAlive, type Proc, readProc } from './proc.ts';
+import { isOrphan, type TreeMarks } from './tree.ts';
 
 /** The kernel tells nobody of an adoption, or of a setsid(2). A look costs some 20 µs for each process of the tree: */
 const WATCH_MS = 100;
 /** for a large one the looks are rarer, so that they take a fiftieth of the time at the most. */
 const WATCH_SHARE = 50;
-
-/** Children that are ours from the start, and that somebody waits for: Node, or spawn.ts. */
-export const awaited = new Set<number>();
-
-/** A child that Node itself waits for: to be told at once when it is started. */
-export function isNodesOwn(child: {
-  pid?: number | undefined;
-  once(event: 'exit', listener: () => void): unknown;
-}): void {
-  const { pid } = child;
-  if (pid === undefined) return;
-  awaited.add(pid);
-  child.once('exit', () => awaited.delete(pid));
-}
 
 /**
  * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
@@ -28,8 +16,9 @@ export function isNodesOwn(child: {
 export class Adoption {
   /** Whether orphans come to us. */
   readonly isComplete: boolean;
+  readonly #marks: TreeMarks;
   readonly #reapDead = () => {
-    for (const pid of this.#adopted()) {
+    for (const pid of this.#others()) {
       if (!readProc(pid)) reap(pid);
     }
   };
@@ -38,8 +27,11 @@ export class Adoption {
   #known = '';
   #children: Children | undefined;
 
-  constructor() {
+  /** There was no job yet: whoever is our child by now and was not started by us is none of it, and is so marked. */
+  constructor(marks: TreeMarks) {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
+    this.#marks = marks;
+    marks.bystanders = living(this.#others());
     process.on('SIGCHLD', this.#reapDead);
   }
 
@@ -47,8 +39,8 @@ export class Adoption {
    * `changed` is told of the strays of the child's tree whenever there are others than before: of orphans, and of what has left the child's group while its parents live. After our
    * own death no parent leads to them any more (the kernel kills the child at once, and orphans are init's), so they have to be known by then.
    */
-  watch(root: Pick<Proc, 'pid' | 'group'>, changed: (strays: Proc[]) => void): void {
-    this.#endWatch();
+  watch(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>, changed: (strays: Proc[]) => void): void {
+    this.#known = '';
     this.#children = new Children(root.pid);
     const look = () => {
       const startedAt = monotonicMs();
@@ -63,14 +55,12 @@ export class Adoption {
     this.#watch.unref();
   }
 
-  #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] {
-    const orphans = new Set(this.#adopted());
-    const pids = [...orphans, ...this.#children!.read()];
+  #strays(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>): Proc[] {
+    const orphans = new Set(this.#orphansAmong(this.#others()).map(({ pid }) => pid));
+    // Once it is dead all that it had for children are orphans, and its pid may be another's.
+    const pids = [...orphans, ...(isAlive(root) ? this.#children!.read() : [])];
     for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
-    return pids
-      .map(readProc)
-      .filter((proc) => proc !== undefined)
-      .filter(({ pid, group }) => group !== root.group || orphans.has(pid));
+    return living(pids).filter(({ pid, group }) => group !== root.group || orphans.has(pid));
   }
 
   /**
@@ -81,24 +71,31 @@ export class Adoption {
     if (!this.isComplete) return true;
     // One that has died since they were listed may have left us a child of its own.
     for (let before = ''; ; ) {
-      const adopted = this.#adopted();
-      if (adopted.some((pid) => readProc(pid) !== undefined)) return true;
-      if (adopted.join() === before) return false;
-      before = adopted.join();
+      const others = this.#others();
+      if (this.#orphansAmong(others).length > 0) return true;
+      if (others.join() === before) return false;
+      before = others.join();
     }
   }
 
-  #endWatch(): void {
+  endWatch(): void {
     clearTimeout(this.#watch);
     this.#children?.end();
   }
 
-  #adopted(): number[] {
+  /** Our children that we have not started, the dead included. */
+  #others(): number[] {
     return (childrenOfOurs() ?? []).filter((pid) => !awaited.has(pid));
   }
 
+  #orphansAmong(pids: number[]): Proc[] {
+    return living(pids).filter((proc) => isOrphan(this.#marks, proc));
+  }
+
   end(): void {
-    this.#endWatch();
+    this.endWatch();
     process.off('SIGCHLD', this.#reapDead);
   }
 }
+
+const living = (pids: number[]): Proc[] => pids.map(readProc).filter((proc) => proc !== undefined);

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { isNodesOwn } from './adoption.ts';
+import { isNodesOwn } from './awaited.ts';
 import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { type End, endOf, signalNumber } from './outcome.ts';
@@ -25,7 +25,7 @@ export interface ChildOptions {
 
 /**
  * Starts the command with our own stdin, stdout and stderr. The kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG,
- * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
+ * through a setpriv(1) that can do it, where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const setpriv = pathOfSetpriv();
@@ -45,7 +45,7 @@ function startTethered(setpriv: string, { command, args, env, ownGroup, fds }: C
   return spawnProgram({ file: setpriv, argv, env, ownSession: ownGroup, stdio, fds });
 }
 
-/** Without setpriv(1) nobody else looks for the command. */
+/** Without such a setpriv(1) nobody else looks for the command. */
 async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptions) {
   const { execa } = await import('execa');
   closeOnExec();
@@ -72,11 +72,11 @@ async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptio
   return { pid, ended };
 }
 
-let foundSetpriv: string | undefined;
+let setpriv_: { path: string | undefined } | undefined;
 
 function pathOfSetpriv(): string | undefined {
-  foundSetpriv ??= findSetpriv();
-  return foundSetpriv;
+  setpriv_ ??= { path: findSetpriv() };
+  return setpriv_.path;
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */

@@ -46,6 +46,8 @@ export class Job {
       ownGroup: !atTerminal,
       mark: markOf(config.id, isFenced),
       reaper: process.pid,
+      session: readProc(process.pid)!.session,
+      bystanders: [],
       known: [],
       helperSessions: guard.sessions,
       helpers,
@@ -69,7 +71,7 @@ export class Job {
 
   /** From now on orphans come to us. */
   adopt(): void {
-    this.#adoption ??= new Adoption();
+    this.#adoption ??= new Adoption(this.marks);
   }
 
   /** `lockFd`: the file backend's, beside which those that were handed to us are handed on. Throws when it cannot be started. */
@@ -83,7 +85,7 @@ export class Job {
     this.#guard.setJob(ownGroup ? -child.pid : child.pid);
     this.#guard.tellFacts();
     const group = ownGroup ? child.pid : readProc(process.pid)!.group;
-    this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+    this.#adoption?.watch({ ...this.marks.root, group }, (strays) => {
       this.marks.known = strays;
       this.#guard.tellFacts();
       this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
@@ -169,10 +171,14 @@ export class Job {
     return killTree(this.marks, now() + DEATH_MS);
   }
 
-  /** Its tree is dead. */
+  /** Only once its tree is shown to be dead: its pids may be others' from now on. */
   forget(): void {
+    if (!this.isAlive) return;
+    this.#adoption?.endWatch();
     this.marks.root = undefined;
+    this.marks.known = [];
     this.#guard.setJob(undefined);
+    this.#guard.tellFacts();
   }
 
   end(): void {

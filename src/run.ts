@@ -129,7 +129,6 @@ class Terms {
     let status = this.#wasCutOff ? exitCodes.lost : 0;
     let holdUntil = now();
     do {
-      if (this.#job.isAlive) this.#job.forget();
       const next = await this.#nextRun(elected);
       if (next === undefined) break;
       if ('reason' in next) {
@@ -261,6 +260,7 @@ class Terms {
   /** Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
   async #record(due: Due, status: number, elected: Elected): Promise<void> {
     if (due.slot === undefined) return;
+    this.#job.forget(); // the store may let us wait for long
     const over = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
       if (isStop(signal)) return this.#signals.default(signal);

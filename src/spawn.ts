@@ -1,5 +1,5 @@
 import { getSystemErrorMap } from 'node:util';
-import { awaited } from './adoption.ts';
+import { awaited } from './awaited.ts';
 import { closeOnExec, inherited, native, reap } from './native.ts';
 
 export interface Program {

@@ -1,3 +1,4 @@
+import { awaited } from './awaited.ts';
 import { now, pause } from './clock.ts';
 import {
   FIRST_PID,
@@ -21,6 +22,10 @@ export interface TreeMarks {
   mark: string;
   /** elect-run itself while it lives: as subreaper it is the parent of every descendant that lost its own. */
   reaper: number | undefined;
+  /** elect-run's session. */
+  session: number;
+  /** Children that elect-run had before there was a job: of the shell whose place it took, or of pid 1. */
+  bystanders: Pick<Proc, 'pid' | 'startedAt'>[];
   /** Processes that are known to be descendants, however they hide. */
   known: Pick<Proc, 'pid' | 'startedAt'>[];
   /** Sessions of elect-run's helpers (guard, clean-up …), which are not the child's. */
@@ -109,19 +114,33 @@ function* pidsBetween(last: number, newest: number): Generator<number> {
 }
 
 /** Undefined: it shows no environment just now. */
-function membership({ root, ownGroup, reaper, known, mark }: TreeMarks): (proc: Proc) => boolean | undefined {
+function membership(marks: TreeMarks): (proc: Proc) => boolean | undefined {
+  const { root, ownGroup, reaper, known, mark } = marks;
   const rootNow = root && readProc(root.pid);
   // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
   const pidIsAnothers = rootNow !== undefined && rootNow.startedAt !== root?.startedAt;
-  return ({ pid, startedAt, parent, group, session }) => {
+  return (proc) => {
+    const { pid, parent, group, session } = proc;
     if (root !== undefined && !pidIsAnothers) {
       if (pid === root.pid) return true;
       if (ownGroup && (group === root.pid || session === root.pid)) return true;
     }
-    if (reaper !== undefined && parent === reaper) return true;
-    if (known.some((one) => one.pid === pid && one.startedAt === startedAt)) return true;
+    if (reaper !== undefined && parent === reaper && isOrphan(marks, proc)) return true;
+    if (isAmong(known, proc)) return true;
     return hasInEnvironment(pid, mark);
   };
+}
+
+const isAmong = (procs: Pick<Proc, 'pid' | 'startedAt'>[], { pid, startedAt }: Proc): boolean =>
+  procs.some((one) => one.pid === pid && one.startedAt === startedAt);
+
+/**
+ * Is this child of elect-run's one that the job has left? Not those that it started itself, nor those that it had before, nor what these leave. A job with a session of its own cannot get into ours: setsid(2) makes new
+ * sessions only, and ours has its number for as long as we live.
+ */
+export function isOrphan({ ownGroup, session, bystanders, helperSessions }: TreeMarks, proc: Proc): boolean {
+  if (awaited.has(proc.pid) || isAmong(bystanders, proc) || helperSessions.includes(proc.session)) return false;
+  return !(ownGroup && proc.session === session);
 }
 
 export function signalAll(procs: Iterable<Pick<Proc, 'pid' | 'startedAt'>>, signal: NodeJS.Signals | number): void {

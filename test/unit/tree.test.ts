@@ -50,6 +50,8 @@ test('nobody of a tree that forks without end gets past killTree', async () => {
       ownGroup: true,
       mark,
       reaper: undefined,
+      session: 0,
+      bystanders: [],
       known: [],
       helperSessions: [],
       helpers: [],

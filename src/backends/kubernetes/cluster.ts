@@ -6,7 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { ExecAuth } from '@kubernetes/client-node/dist/exec_auth.js';
 import yaml from 'js-yaml';
-import { isNodesOwn } from '../../adoption.ts';
+import { isNodesOwn } from '../../awaited.ts';
 import { formatDuration } from '../../durations.ts';
 import { usage } from '../../outcome.ts';
 import { printable } from '../../text.ts';
