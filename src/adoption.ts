@@ -21,6 +21,9 @@ export function isNodesOwn(child: {
   child.once('exit', () => awaited.delete(pid));
 }
 
+/** Children of ours of whom we are not the parent by birth. Undefined where they cannot be told. */
+export const adopted = (): number[] | undefined => childrenOfOurs()?.filter((pid) => !awaited.has(pid));
+
 /**
  * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
  * them have to be reaped, or they stay in the process table.
@@ -29,9 +32,7 @@ export class Adoption {
   /** Whether orphans come to us. */
   readonly isComplete: boolean;
   readonly #reapDead = () => {
-    for (const pid of this.#adopted()) {
-      if (!readProc(pid)) reap(pid);
-    }
+    for (const pid of adopted() ?? []) reap(pid);
   };
 
   #watch: NodeJS.Timeout | undefined;
@@ -53,9 +54,9 @@ export class Adoption {
     const look = () => {
       const startedAt = monotonicMs();
       const strays = this.#strays(root);
-      const pids = strays.map(({ pid }) => pid).join();
-      if (pids !== this.#known) changed(strays);
-      this.#known = pids;
+      const pids = strays?.map(({ pid }) => pid).join();
+      if (strays && pids !== this.#known) changed(strays);
+      this.#known = pids ?? this.#known;
       this.#watch = setTimeout(look, Math.max(WATCH_MS, WATCH_SHARE * (monotonicMs() - startedAt)));
       this.#watch.unref();
     };
@@ -63,14 +64,21 @@ export class Adoption {
     this.#watch.unref();
   }
 
-  #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] {
-    const orphans = new Set(this.#adopted());
-    const pids = [...orphans, ...this.#children!.read()];
-    for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
-    return pids
-      .map(readProc)
-      .filter((proc) => proc !== undefined)
-      .filter(({ pid, group }) => group !== root.group || orphans.has(pid));
+  /** Undefined when they cannot be told just now: those who were known stay so. */
+  #strays(root: Pick<Proc, 'pid' | 'group'>): Proc[] | undefined {
+    try {
+      const list = adopted();
+      if (!list && this.isComplete) return undefined;
+      const orphans = new Set(list);
+      const pids = [...orphans, ...this.#children!.read()];
+      for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
+      return pids
+        .map(readProc)
+        .filter((proc) => proc !== undefined)
+        .filter(({ pid, group }) => group !== root.group || orphans.has(pid));
+    } catch {
+      return undefined;
+    }
   }
 
   /**
@@ -81,20 +89,16 @@ export class Adoption {
     if (!this.isComplete) return true;
     // One that has died since they were listed may have left us a child of its own.
     for (let before = ''; ; ) {
-      const adopted = this.#adopted();
-      if (adopted.some((pid) => readProc(pid) !== undefined)) return true;
-      if (adopted.join() === before) return false;
-      before = adopted.join();
+      const orphans = adopted();
+      if (orphans === undefined || orphans.some((pid) => reap(pid) === undefined)) return true;
+      if (orphans.join() === before) return false;
+      before = orphans.join();
     }
   }
 
   #endWatch(): void {
     clearTimeout(this.#watch);
     this.#children?.end();
-  }
-
-  #adopted(): number[] {
-    return (childrenOfOurs() ?? []).filter((pid) => !awaited.has(pid));
   }
 
   end(): void {
