@@ -16,19 +16,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import {
-  type Backend,
-  type Book,
-  type Gone,
-  type Leading,
-  type Observation,
-  Unusable,
-  type Waiting,
-} from '../backend.ts';
+import type { Backend, Book, Gone, Leading, Observation, Waiting } from '../backend.ts';
 import { isAlive, readProc } from '../proc.ts';
 import { printable } from '../text.ts';
 import { type FilePlace, LockFile } from './file/lock.ts';
 import type { FileSpec } from './file/spec.ts';
+import { troubleWith } from './file/trouble.ts';
 import type { Candidate } from './index.ts';
 
 /**
@@ -146,9 +139,8 @@ export class FileBackend implements Backend {
       return this.#openIn(this.#dir, file, flags);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      throw new Unusable(
-        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
-      );
+      const problem = `cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}`;
+      throw trouble(error, problem, '; name a directory that you can write (file:DIR)');
     }
   }
 
@@ -166,7 +158,7 @@ export class FileBackend implements Backend {
     try {
       return readRecord(fd);
     } catch (error) {
-      throw new Unusable(`--backend file: ${this.#tokenFile} ${(error as Error).message}`);
+      throw trouble(error, `${this.#tokenFile} ${(error as Error).message}`);
     }
   }
 
@@ -215,19 +207,17 @@ function readIfThere(file: string): string | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return undefined;
-    throw new Unusable(`--backend file: cannot read ${file}: ${code}`);
+    throw trouble(error, `cannot read ${file}: ${code}`);
   }
 }
 
-/** They may pass: it is worthwhile to try again. */
-const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
-const WORD_MS = 60_000;
+const trouble = (error: unknown, problem: string, advice = ''): Error =>
+  troubleWith(error, problem, `--backend file: ${problem}${advice}`);
 
-function cannotWrite(file: string, error: unknown): Error {
-  const { code } = error as NodeJS.ErrnoException;
-  const problem = `cannot write ${file}: ${code}`;
-  return PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
-}
+const cannotWrite = (file: string, error: unknown): Error =>
+  trouble(error, `cannot write ${file}: ${(error as NodeJS.ErrnoException).code}`);
+
+const WORD_MS = 60_000;
 
 const draftOf = (file: string): string => `${file}.new`;
 
