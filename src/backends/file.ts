@@ -9,7 +9,6 @@ import {
   readFileSync,
   readSync,
   renameSync,
-  rmSync,
   type Stats,
   statSync,
   writeFileSync,
@@ -22,6 +21,7 @@ import { printable } from '../text.ts';
 import { type FilePlace, LockFile } from './file/lock.ts';
 import type { FileSpec } from './file/spec.ts';
 import { troubleWith } from './file/trouble.ts';
+import { WordFile } from './file/word.ts';
 import type { Candidate } from './index.ts';
 
 /**
@@ -38,6 +38,7 @@ export class FileBackend implements Backend {
   readonly #tokenFile: string;
   readonly #bookFile: string;
   readonly #wordFile: string;
+  readonly #word: WordFile;
   readonly #dir: string;
   readonly #lock: LockFile;
   readonly #candidate: Candidate;
@@ -50,6 +51,7 @@ export class FileBackend implements Backend {
     this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
     this.#wordFile = join(spec.dir, `${candidate.election}.word`);
+    this.#word = new WordFile(this.#wordFile);
     this.#lock = new LockFile(this.#lockFile, () => this.#open(this.#lockFile));
   }
 
@@ -104,21 +106,18 @@ export class FileBackend implements Backend {
 
   async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
     try {
-      if (word !== undefined) writeWhole(this.#wordFile, word);
-      else for (const left of [this.#wordFile, draftOf(this.#wordFile)]) rmSync(left, { force: true });
+      this.#word.leave(word);
     } catch (error) {
       throw cannotWrite(this.#wordFile, error);
     }
   }
 
   async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
-    const left = statSync(this.#wordFile, { throwIfNoEntry: false });
-    if (!left || Date.now() - left.mtimeMs > WORD_MS) return undefined;
-    return readIfThere(this.#wordFile);
+    return ifThere(this.#wordFile, () => this.#word.read());
   }
 
   async readBook(_signal: AbortSignal): Promise<Book | undefined> {
-    const text = readIfThere(this.#bookFile);
+    const text = ifThere(this.#bookFile, () => readFileSync(this.#bookFile, 'utf8'));
     return text === undefined ? undefined : { text, edition: text };
   }
 
@@ -201,9 +200,9 @@ function isMade(dir: string): boolean {
   }
 }
 
-function readIfThere(file: string): string | undefined {
+function ifThere<T>(file: string, read: () => T): T | undefined {
   try {
-    return readFileSync(file, 'utf8');
+    return read();
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return undefined;
@@ -217,13 +216,9 @@ const trouble = (error: unknown, problem: string, advice = ''): Error =>
 const cannotWrite = (file: string, error: unknown): Error =>
   trouble(error, `cannot write ${file}: ${(error as NodeJS.ErrnoException).code}`);
 
-const WORD_MS = 60_000;
-
-const draftOf = (file: string): string => `${file}.new`;
-
 /** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
 function writeWhole(file: string, text: string): void {
-  const draft = draftOf(file);
+  const draft = `${file}.new`;
   const fd = openSync(draft, 'w', 0o666);
   try {
     writeFileSync(fd, text);
