@@ -8,3 +8,7 @@ export function troubleWith(error: unknown, problem: string, final = problem): E
   const { code } = error as NodeJS.ErrnoException;
   return PASSING.includes(code!) ? new Error(problem) : new Unusable(final);
 }
+
+/** Of a lock directory. `advice`: what would help for good. */
+export const trouble = (error: unknown, problem: string, advice = ''): Error =>
+  troubleWith(error, problem, `--backend file: ${problem}${advice}`);
