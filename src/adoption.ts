@@ -1,4 +1,4 @@
-import { awaited } from './awaited.ts';
+import { adopted } from './awaited.ts';
 import { monotonicMs } from './clock.ts';
 import { becomeSubreaper, reap } from './native.ts';
 import { Children, childrenOf, childrenOfOurs, isAlive, type Proc, readProc } from './proc.ts';
@@ -9,6 +9,8 @@ const WATCH_MS = 100;
 /** for a large one the looks are rarer, so that they take a fiftieth of the time at the most. */
 const WATCH_SHARE = 50;
 
+type Root = NonNullable<TreeMarks['root']> & Pick<Proc, 'group'>;
+
 /**
  * As subreaper (and as pid 1 of a container anyway) we become the parent of every descendant whose own parent died. The dead among
  * them have to be reaped, or they stay in the process table.
@@ -18,9 +20,7 @@ export class Adoption {
   readonly isComplete: boolean;
   readonly #marks: TreeMarks;
   readonly #reapDead = () => {
-    for (const pid of this.#others()) {
-      if (!readProc(pid)) reap(pid);
-    }
+    for (const pid of adopted() ?? []) reap(pid);
   };
 
   #watch: NodeJS.Timeout | undefined;
@@ -31,7 +31,7 @@ export class Adoption {
   constructor(marks: TreeMarks) {
     this.isComplete = becomeSubreaper() && childrenOfOurs() !== undefined;
     this.#marks = marks;
-    marks.bystanders = living(this.#others());
+    marks.bystanders = living(adopted() ?? []);
     process.on('SIGCHLD', this.#reapDead);
   }
 
@@ -39,15 +39,15 @@ export class Adoption {
    * `changed` is told of the strays of the child's tree whenever there are others than before: of orphans, and of what has left the child's group while its parents live. After our
    * own death no parent leads to them any more (the kernel kills the child at once, and orphans are init's), so they have to be known by then.
    */
-  watch(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>, changed: (strays: Proc[]) => void): void {
+  watch(root: Root, changed: (strays: Proc[]) => void): void {
     this.#known = '';
     this.#children = new Children(root.pid);
     const look = () => {
       const startedAt = monotonicMs();
       const strays = this.#strays(root);
-      const pids = strays.map(({ pid }) => pid).join();
-      if (pids !== this.#known) changed(strays);
-      this.#known = pids;
+      const pids = strays?.map(({ pid }) => pid).join();
+      if (strays && pids !== this.#known) changed(strays);
+      this.#known = pids ?? this.#known;
       this.#watch = setTimeout(look, Math.max(WATCH_MS, WATCH_SHARE * (monotonicMs() - startedAt)));
       this.#watch.unref();
     };
@@ -55,12 +55,23 @@ export class Adoption {
     this.#watch.unref();
   }
 
-  #strays(root: Pick<Proc, 'pid' | 'startedAt' | 'group'>): Proc[] {
-    const orphans = new Set(this.#orphansAmong(this.#others()).map(({ pid }) => pid));
-    // Once it is dead all that it had for children are orphans, and its pid may be another's.
-    const pids = [...orphans, ...(isAlive(root) ? this.#children!.read() : [])];
-    for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
-    return living(pids).filter(({ pid, group }) => group !== root.group || orphans.has(pid));
+  /** Undefined when they cannot be told just now: those who were known stay so. */
+  #strays(root: Root): Proc[] | undefined {
+    try {
+      const others = adopted();
+      if (!others && this.isComplete) return undefined;
+      const orphans = new Set(
+        living(others ?? [])
+          .filter((proc) => isOrphan(this.#marks, proc))
+          .map(({ pid }) => pid),
+      );
+      // Once it is dead all that it had for children are orphans, and its pid may be another's.
+      const pids = [...orphans, ...(isAlive(root) ? this.#children!.read() : [])];
+      for (const pid of pids) pids.push(...childrenOf(pid)); // and theirs: the list grows as it is read
+      return living(pids).filter(({ pid, group }) => group !== root.group || orphans.has(pid));
+    } catch {
+      return undefined;
+    }
   }
 
   /**
@@ -71,8 +82,8 @@ export class Adoption {
     if (!this.isComplete) return true;
     // One that has died since they were listed may have left us a child of its own.
     for (let before = ''; ; ) {
-      const others = this.#others();
-      if (this.#orphansAmong(others).length > 0) return true;
+      const others = adopted();
+      if (others === undefined || others.some((pid) => reap(pid) === undefined && this.#mayBeOrphan(pid))) return true;
       if (others.join() === before) return false;
       before = others.join();
     }
@@ -83,13 +94,14 @@ export class Adoption {
     this.#children?.end();
   }
 
-  /** Our children that we have not started, the dead included. */
-  #others(): number[] {
-    return (childrenOfOurs() ?? []).filter((pid) => !awaited.has(pid));
-  }
-
-  #orphansAmong(pids: number[]): Proc[] {
-    return living(pids).filter((proc) => isOrphan(this.#marks, proc));
+  /** Of one that lives. True as well when nothing can be read of it: it is another user's, or its first thread has ended, or no descriptor is left. */
+  #mayBeOrphan(pid: number): boolean {
+    try {
+      const proc = readProc(pid);
+      return proc === undefined || isOrphan(this.#marks, proc);
+    } catch {
+      return true;
+    }
   }
 
   end(): void {

@@ -1,3 +1,5 @@
+import { childrenOfOurs } from './proc.ts';
+
 /** Children that we have started, and that somebody waits for: Node, or spawn.ts. */
 export const awaited = new Set<number>();
 
@@ -11,3 +13,6 @@ export function isNodesOwn(child: {
   awaited.add(pid);
   child.once('exit', () => awaited.delete(pid));
 }
+
+/** Our children that we have not started, the dead included. Undefined where they cannot be told. */
+export const adopted = (): number[] | undefined => childrenOfOurs()?.filter((pid) => !awaited.has(pid));

@@ -8,7 +8,8 @@ import { NOTHING, OURS, type Program, spawnProgram } from './spawn.ts';
 
 export interface Child {
   pid: number;
-  startedAt: string;
+  /** Undefined: it could not be read. */
+  startedAt: string | undefined;
   /** Never rejects. */
   ended: Promise<End>;
 }
@@ -30,7 +31,16 @@ export interface ChildOptions {
 export async function startChild(options: ChildOptions): Promise<Child> {
   const setpriv = pathOfSetpriv();
   const { pid, ended } = setpriv === undefined ? await startUntethered(options) : startTethered(setpriv, options, OURS);
-  return { pid, startedAt: readProc(pid)?.startedAt ?? '', ended: ended.then(endOf) };
+  return { pid, startedAt: startOf(pid), ended: ended.then(endOf) };
+}
+
+/** Nobody's when it is dead already. */
+function startOf(pid: number): string | undefined {
+  try {
+    return readProc(pid)?.startedAt ?? '';
+  } catch {
+    return undefined;
+  }
 }
 
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */

@@ -9,7 +9,7 @@ import { signalNumber, signalStatus } from './outcome.ts';
 import { hasStopped, lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { allHeard, isStop, type Signals } from './signals.ts';
-import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { DEATH_MS, findTree, killTree, seemsDead, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 const POLL_MS = 20;
@@ -27,6 +27,7 @@ export class Job {
   readonly #report: Report;
   readonly #signals: Signals;
   #adoption: Adoption | undefined;
+  readonly #ourGroup = readProc(process.pid)!.group;
   /** Locks that whoever started us has handed to us. */
   readonly #handedDown = lockedFds();
   #child: Child | undefined;
@@ -84,7 +85,7 @@ export class Job {
     this.marks.root = { pid: child.pid, startedAt: child.startedAt };
     this.#guard.setJob(ownGroup ? -child.pid : child.pid);
     this.#guard.tellFacts();
-    const group = ownGroup ? child.pid : readProc(process.pid)!.group;
+    const group = ownGroup ? child.pid : this.#ourGroup;
     this.#adoption?.watch({ ...this.marks.root, group }, (strays) => {
       this.marks.known = strays;
       this.#guard.tellFacts();
@@ -187,7 +188,7 @@ export class Job {
   }
 
   async #treeIsDead(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && findTree(this.marks).length > 0) await pause(POLL_MS, signal);
+    while (!signal.aborted && !seemsDead(this.marks)) await pause(POLL_MS, signal);
   }
 
   /** To the child's whole process group, or, where it shares ours, to those of it that do. */
@@ -196,9 +197,8 @@ export class Job {
       trySignal(-this.#child!.pid, signal);
       return;
     }
-    const group = readProc(process.pid)!.group;
     signalAll(
-      findTree(this.marks).filter((proc) => proc.group === group),
+      findTree(this.marks).filter((proc) => proc.group === this.#ourGroup),
       signal,
     );
   }

@@ -279,13 +279,24 @@ export class ZooKeeperBackend implements Backend {
   /** It goes with the session of whoever left it. */
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     const session = this.#sessionForBook();
-    try {
-      await session
+    const remove = () =>
+      session
         .call(signal, (client, done: Done<[]>) => client.a_delete_(this.#word, -1, done))
         .catch((error) => {
           if (!isAnswer(error, CODES.noNode)) throw error;
         });
-      if (word !== undefined) await this.#create(this.#word, Buffer.from(word), EPHEMERAL, session, signal);
+    /** False: somebody else has left one since. */
+    const isPut = (text: string) =>
+      this.#create(this.#word, Buffer.from(text), EPHEMERAL, session, signal).then(
+        () => true,
+        (error) => {
+          if (!isAnswer(error, CODES.nodeExists)) throw error;
+          return false;
+        },
+      );
+    try {
+      do await remove();
+      while (word !== undefined && !(await isPut(word)));
     } catch (error) {
       throw this.#read(error, this.#word);
     }

@@ -41,8 +41,8 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       {
         file: 'src/tree.ts',
-        from: 'return { tree: [...tree.values()], isSure };',
-        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure };',
+        from: 'return { tree: [...tree.values()], isSure, isWhole };',
+        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure, isWhole };',
       },
       {
         file: 'src/job.ts',

@@ -1,8 +1,9 @@
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { elect, endAll } from '../helpers/elect.ts';
+import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
 import { scratch, script } from '../helpers/scratch.ts';
+import { whatIsMissing } from '../helpers/tools.ts';
 
 afterEach(endAll);
 
@@ -52,6 +53,23 @@ describe('a run record that cannot be written', () => {
     expect(await run.event('unrecorded')).toMatchObject({ reason: expect.stringMatching(/SIGTERM/) });
   }, 15_000);
 });
+
+const noMounts = whatIsMissing(['pidns']);
+test.skipIf(noMounts).each(['.', 'folder'])(
+  `a disk without room for another file, in %s, is waited for${noMounts ? ` [skipped: ${noMounts}]` : ''}`,
+  async (folder) => {
+    const dir = scratch();
+    const script = `
+      mount -t tmpfs -o nr_inodes=2 none '${dir}' && touch '${dir}/last'
+      exec 3<&0
+      { read line <&3; mount -o remount,nr_inodes=20 none '${dir}'; } &
+      exec '${NODE}' '${BIN}' ${inFolder(join(dir, folder)).join(' ')} -- echo ran`;
+    const run = elect([], { program: ['unshare', '-m', 'sh', '-c', script], stdin: 'pipe' });
+    expect(await run.event('unreachable')).toMatchObject({ reason: expect.stringMatching(/ENOSPC$/) });
+    run.process.stdin!.end('more\n');
+    expect(await run.ended).toMatchObject({ code: 0, stdout: Buffer.from('ran\n') });
+  },
+);
 
 const FULL = `
 import fs from 'node:fs';

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { type Identity, Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
-import { LOST, leaveNothingBehind, newElection, renewals, SHORT, stand } from './candidates.ts';
+import { LOST, leaveNothingBehind, newElection, renewals, SHORT, stand, standInLine } from './candidates.ts';
 
 describeWith(
   ['kubeApiserver', 'etcd', 'etcdctl', 'openssl', 'flock', 'pidns'],
@@ -187,6 +187,24 @@ describeWith(
       expect(alive(under)).toBe(true);
       expect((await leader.ended).code).toBe(LOST);
       await until(() => !alive(under), 'the end of the plugin');
+    });
+
+    test('an exec plugin that is away for a moment, as in an upgrade, is waited for by whoever it has served', async () => {
+      const oracle = new Oracle();
+      const served = plugin(credential('app', '2000-01-01T00:00:00Z')); // asked for each request
+      const { command } = (served as { exec: { command: string } }).exec;
+      const entry = { backend: 'kubernetes', name: newElection(), job: oracle.job() };
+      const [leader, standby] = await standInLine(
+        oracle,
+        { ...entry, env: { KUBECONFIG: kubernetes.kubeconfig('app') } },
+        { ...entry, env: { KUBECONFIG: kubernetes.kubeconfig(served) } },
+      );
+      renameSync(command, `${command}.away`);
+      leader!.kill('SIGTERM');
+      expect(await standby!.event('unreachable')).toMatchObject({ reason: expect.stringMatching(/ENOENT/) });
+      renameSync(`${command}.away`, command);
+      await oracle.started(2);
+      oracle.verify(2);
     });
 
     test('an exec plugin is asked again when its token runs out, and not before', async () => {

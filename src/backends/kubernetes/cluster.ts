@@ -27,6 +27,7 @@ export interface Credentials {
 export class Cluster {
   readonly #spec: KubernetesSpec;
   readonly #plugins = new Set<ChildProcess>();
+  #hasServed = false;
   #config: KubeConfig;
   #pending: Promise<Credentials> | undefined;
   #agent: { key: string; agent: Agent } | undefined;
@@ -45,6 +46,11 @@ export class Cluster {
   /** The context in use; it stays the same when the kubeconfig's current one is switched. */
   get context(): string {
     return this.#config.getCurrentContext();
+  }
+
+  /** Credentials have been had. */
+  get hasServed(): boolean {
+    return this.#hasServed;
   }
 
   get namespace(): string | undefined {
@@ -88,6 +94,7 @@ export class Cluster {
       if (this.#agent) retire(this.#agent.agent);
       this.#agent = { key: digest, agent };
     }
+    this.#hasServed = true;
     return {
       agent: this.#agent.agent,
       headers: options.headers as Record<string, string>,
@@ -158,6 +165,9 @@ const firstOfEach = <T extends { name: string }>(list: T[]): T[] =>
 function letNodeWait(authenticator: ExecAuth, plugins: Set<ChildProcess>): void {
   const startPlugin: typeof spawn = ((...args: Parameters<typeof spawn>) => {
     const plugin = spawn(...args);
+    // Then it has no pipes, and tells its error before anybody can listen (child_process.js, EMFILE).
+    plugin.on('error', () => {});
+    if (!plugin.stdout) throw new Error(`spawn ${args[0]}: no descriptor is left`);
     isNodesOwn(plugin);
     plugins.add(plugin);
     const patience = setTimeout(() => giveUp(plugin), PATIENCE_MS).unref();
