@@ -10,12 +10,13 @@ const Module = module.constructor;
 
 const dist = join(__dirname, '..', 'dist');
 
-/** Where compiled code is kept from start to start: only a directory that nobody else can write to will do, since what lies there is run. */
-function cacheDirectory() {
+/** Where compiled code is kept from start to start, and what lies there: only a directory that nobody else can write to will do, since what lies there is run. */
+function findCache() {
   try {
     const folder = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'elect-run');
     if (!isAbsolute(folder)) return undefined; // wherever we happen to be started
-    return isOursAlone(statSync(folder, { throwIfNoEntry: false }) ?? made(folder)) ? folder : undefined;
+    if (!isOursAlone(statSync(folder, { throwIfNoEntry: false }) ?? made(folder))) return undefined;
+    return { folder, names: readdirSync(folder) };
   } catch {
     return undefined;
   }
@@ -33,8 +34,7 @@ function made(folder) {
  * Every module of dist/ is compiled by way of what an earlier run has kept: the code of all functions that it used, where module.enableCompileCache (Node 22.1) keeps those only that
  * run while a module is loaded. code-cache.js keeps it, for the next run.
  */
-function enableCodeCache(cache) {
-  const names = readdirSync(cache);
+function enableCodeCache({ folder, names }) {
   const compiled = [];
   const use = process.argv.includes('--') ? 'run' : 'look'; // which functions are used
   const plain = Module._extensions['.js'];
@@ -48,7 +48,7 @@ function enableCodeCache(cache) {
       .filter((name) => name.startsWith(stem) && /^\d$/.test(name.slice(stem.length)))
       .sort()
       .at(-1);
-    const cachedData = kept && read(join(cache, kept));
+    const cachedData = kept && read(join(folder, kept));
     const script = new Script(Module.wrap(source), { filename, cachedData });
     compiled.push({
       script,
@@ -59,8 +59,10 @@ function enableCodeCache(cache) {
     script.runInThisContext().call(module.exports, module.exports, (id) => module.require(id), module, filename, dist);
   };
   process.once('exit', () => {
-    if (compiled.some(({ stem, kept }) => kept !== `${stem}${LAST_TIME}`))
-      require('./code-cache.js').keep(cache, compiled, LAST_TIME);
+    if (compiled.every(({ stem, kept }) => kept === `${stem}${LAST_TIME}`)) return;
+    try {
+      require('./code-cache.js').keep(folder, compiled, LAST_TIME);
+    } catch {} // it may have been removed meanwhile
   });
 }
 
@@ -84,6 +86,6 @@ function read(file) {
   }
 }
 
-const cache = cacheDirectory();
+const cache = findCache();
 if (cache) enableCodeCache(cache);
 require(join(dist, 'main.js')).start();

@@ -28,7 +28,8 @@ export interface Leadership {
 
 export interface CampaignOptions {
   timing: Timing;
-  waitMs: number;
+  /** A `now()`; Infinity: never. */
+  giveUpAt: number;
   /** One look, no standing by. */
   once: boolean;
   report: Report;
@@ -58,11 +59,11 @@ const LONGEST_PAUSE_MS = 5000;
  * when it is aborted; then nothing of ours is left in the store, as far as the store could be reached.
  */
 export async function campaign(backend: Backend, options: CampaignOptions, signal: AbortSignal): Promise<Leadership> {
-  const giveUpAt = now() + options.waitMs;
+  const { giveUpAt } = options;
   const timeUp = new AbortController();
   const over = under(signal, timeUp.signal);
   const untilEnd = over.signal;
-  if (Number.isFinite(options.waitMs)) pause(options.waitMs, untilEnd).then(() => timeUp.abort());
+  if (Number.isFinite(giveUpAt)) pause(giveUpAt - now(), untilEnd).then(() => timeUp.abort());
   let pauseMs = FIRST_PAUSE_MS;
   let ledBy: Waiting | undefined;
   let lastProblem = 'no answer';

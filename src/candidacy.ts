@@ -57,14 +57,16 @@ export class Candidacy {
 
   /** Campaigns until the store confirms that we lead. Throws a Failure. */
   async stand(): Promise<Elected> {
+    const { timing, waitMs, once, exitCodes } = this.#config;
+    const giveUpAt = now() + waitMs;
     try {
       return await this.interruptible(async (signal) => {
         for (;;) {
-          const leadership = await this.#campaign(signal);
+          const leadership = await this.#campaign(giveUpAt, signal);
           this.#renewal = leadership.renewal;
           const [token, word] = await Promise.all([
-            this.#confirm(leadership, signal),
-            wordForAnother(this.#backend, leadership.place, this.#config.id, this.#config.timing.requestMs),
+            this.#confirm(leadership, giveUpAt, signal),
+            wordForAnother(this.#backend, leadership.place, this.#config.id, timing.requestMs),
           ])
             .then((answers) => {
               signal.throwIfAborted(); // a signal may have come between the one answer and the other
@@ -74,17 +76,22 @@ export class Candidacy {
               await this.resign(leadership);
               throw error;
             });
-          if (word !== undefined && word !== this.#gaveWayFor) {
-            this.#gaveWayFor = word;
-            await this.resign(leadership);
-            this.#report({ type: 'place-lost', reason: 'another was asked to lead next (elect-run resign --to)' });
-            await pause(this.#config.timing.renewEveryMs, signal);
-            signal.throwIfAborted();
-            continue;
-          }
-          if (token !== undefined) return this.#lead(leadership, String(token));
+          const givesWay = word !== undefined && word !== this.#gaveWayFor;
+          if (token !== undefined && !givesWay) return this.#lead(leadership, String(token));
           await this.resign(leadership);
-          this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
+          signal.throwIfAborted();
+          const leftMs = once ? 0 : giveUpAt - now();
+          if (givesWay) {
+            this.#gaveWayFor = word;
+            const reason = 'another was asked to lead next (elect-run resign --to)';
+            if (leftMs <= timing.renewEveryMs) throw new Failure(exitCodes.standby, `not elected: ${reason}`);
+            this.#report({ type: 'place-lost', reason });
+            await pause(timing.renewEveryMs, signal);
+            signal.throwIfAborted();
+          } else {
+            if (leftMs <= 0) throw new NotElected(undefined, this.lastDoubt);
+            this.#report({ type: 'place-lost', reason: 'the store did not confirm in time that we lead' });
+          }
         }
       });
     } catch (error) {
@@ -168,13 +175,13 @@ export class Candidacy {
     );
   }
 
-  #campaign(signal: AbortSignal): Promise<Leadership> {
-    const { timing, waitMs, once } = this.#config;
+  #campaign(giveUpAt: number, signal: AbortSignal): Promise<Leadership> {
+    const { timing, once } = this.#config;
     const campaigning = campaign(
       this.#backend,
       {
         timing,
-        waitMs,
+        giveUpAt,
         once,
         report: this.#report,
         placed: ({ handle }) => {
@@ -201,7 +208,12 @@ export class Candidacy {
   }
 
   /** One more read just before the spawn. Undefined: we do not lead after all, or could not tell in time. */
-  async #confirm({ place, renewal }: Leadership, interrupted: AbortSignal): Promise<bigint | undefined> {
+  async #confirm(
+    { place, renewal }: Leadership,
+    giveUpAt: number,
+    interrupted: AbortSignal,
+  ): Promise<bigint | undefined> {
+    const { timing, once } = this.#config;
     renewal.watchClosely();
     this.#guard.setDeadline(renewal.killAt);
     const armed = Promise.all([this.#guard.armed(), this.#job.ready()]);
@@ -213,7 +225,8 @@ export class Candidacy {
     let told: string | undefined;
     for (;;) {
       try {
-        const answer = this.#backend.confirm(place, within(this.#config.timing.requestMs, interrupted));
+        const answerMs = Math.min(timing.requestMs, giveUpAt - now());
+        const answer = this.#backend.confirm(place, within(answerMs, interrupted));
         const token = await Promise.race([answer, lost]);
         await Promise.race([armed, lost, unguarded]);
         interrupted.throwIfAborted();
@@ -221,12 +234,12 @@ export class Candidacy {
       } catch (error) {
         interrupted.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;
-        if (error instanceof Gone || !renewal.check()) return undefined;
         const { message } = error as Error;
         this.lastDoubt = message;
+        if (error instanceof Gone || !renewal.check() || once || now() >= giveUpAt) return undefined;
         if (message !== told) this.#report({ type: 'unreachable', reason: message, retryInMs: RETRY_MS });
         told = message;
-        await Promise.race([pause(RETRY_MS, interrupted), lost]);
+        await Promise.race([pause(Math.min(RETRY_MS, giveUpAt - now()), interrupted), lost]);
       }
     }
   }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { isNodesOwn } from './adoption.ts';
+import { isNodesOwn } from './awaited.ts';
 import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { type End, endOf, signalNumber } from './outcome.ts';
@@ -8,7 +8,8 @@ import { NOTHING, OURS, type Program, spawnProgram } from './spawn.ts';
 
 export interface Child {
   pid: number;
-  startedAt: string;
+  /** Undefined: it could not be read. */
+  startedAt: string | undefined;
   /** Never rejects. */
   ended: Promise<End>;
 }
@@ -25,12 +26,21 @@ export interface ChildOptions {
 
 /**
  * Starts the command with our own stdin, stdout and stderr. The kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG,
- * through setpriv(1) of util-linux where there is one): a net below the guard. Throws when it cannot be started.
+ * through a setpriv(1) that can do it, where there is one): a net below the guard. Throws when it cannot be started.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const setpriv = pathOfSetpriv();
   const { pid, ended } = setpriv === undefined ? await startUntethered(options) : startTethered(setpriv, options, OURS);
-  return { pid, startedAt: readProc(pid)?.startedAt ?? '', ended: ended.then(endOf) };
+  return { pid, startedAt: startOf(pid), ended: ended.then(endOf) };
+}
+
+/** Nobody's when it is dead already. */
+function startOf(pid: number): string | undefined {
+  try {
+    return readProc(pid)?.startedAt ?? '';
+  } catch {
+    return undefined;
+  }
 }
 
 /** The first start in a process takes some milliseconds more than the later ones: a standby has the time for them now. */
@@ -47,7 +57,7 @@ function startTethered(setpriv: string, { command, args, env, ownGroup, fds }: C
   return spawnProgram({ file: setpriv, argv, env, ownSession: ownGroup, stdio, fds });
 }
 
-/** Without setpriv(1) nobody else looks for the command. */
+/** Without such a setpriv(1) nobody else looks for the command. */
 async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptions) {
   const { execa } = await import('execa');
   closeOnExec();
@@ -74,11 +84,11 @@ async function startUntethered({ command, args, env, ownGroup, fds }: ChildOptio
   return { pid, ended };
 }
 
-let foundSetpriv: string | undefined;
+let setpriv_: { path: string | undefined } | undefined;
 
 function pathOfSetpriv(): string | undefined {
-  foundSetpriv ??= findSetpriv();
-  return foundSetpriv;
+  setpriv_ ??= { path: findSetpriv() };
+  return setpriv_.path;
 }
 
 /** Do we have a controlling terminal, whatever stdin is? (proc(5): tty_nr is 0 without one) */

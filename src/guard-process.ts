@@ -4,9 +4,9 @@
  *
  *   node guard-process.js elect-run-guard
  */
+import { uptime } from 'node:os';
 import { createInterface } from 'node:readline';
 import { cleanUp, type Facts } from './cleanup.ts';
-import { fromCentiseconds, now } from './clock.ts';
 import { signalAll, trySignal } from './tree.ts';
 
 /** Timers stand still while the machine sleeps: no nap is longer than this. */
@@ -14,6 +14,7 @@ const TICK_MS = 250;
 
 let job: number | undefined;
 let facts: Partial<Facts> = {};
+/** In ms of /proc/uptime. */
 let untilAt = Number.POSITIVE_INFINITY;
 let alarm: NodeJS.Timeout | undefined;
 let isLeftAlone = false;
@@ -22,13 +23,15 @@ function signalJob(signal: NodeJS.Signals): void {
   if (job !== undefined) trySignal(job, signal);
 }
 
+const leftUntilThen = (): number => untilAt - uptime() * 1000;
+
 function watchTheClock(): void {
   clearTimeout(alarm);
   if (untilAt === Number.POSITIVE_INFINITY) return;
-  const leftMs = untilAt - now();
+  const leftMs = leftUntilThen();
   if (leftMs > 0) alarm = setTimeout(watchTheClock, Math.min(leftMs, TICK_MS));
   // After a stall of our own a later deadline may lie in the pipe, and timers run before it is read.
-  else setImmediate(() => (untilAt > now() ? watchTheClock() : timeIsUp()));
+  else setImmediate(() => (leftUntilThen() > 0 ? watchTheClock() : timeIsUp()));
 }
 
 /** All that can be done without a look at everybody. */
@@ -64,7 +67,7 @@ function hear(line: string): void {
   switch (word) {
     case 'until':
     case 'forever':
-      untilAt = word === 'forever' ? Number.POSITIVE_INFINITY : fromCentiseconds(Number(rest));
+      untilAt = word === 'forever' ? Number.POSITIVE_INFINITY : Number(rest) * 10;
       watchTheClock();
       process.stdout.write(`armed ${rest || word}\n`);
       break;

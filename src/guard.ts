@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Facts } from './cleanup.ts';
-import { fromCentiseconds, now, toCentiseconds } from './clock.ts';
+import { now, toCentiseconds } from './clock.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
 import { canNap, hasShell, SHELL } from './lookup.ts';
@@ -23,7 +23,7 @@ const isShell = (): boolean => hasShell() && canNap();
 
 /** A shell, or where there is none a second Node. Looked up each time: what was there may be gone when the guard is replaced. */
 function commandLine(napMs: number): [string, ...string[]] {
-  const nap = String(toCentiseconds(napMs));
+  const nap = String(Math.floor(napMs / 10));
   return isShell()
     ? [SHELL, beside('guard.sh'), 'elect-run-guard', process.execPath, beside('cleanup-process.js'), nap]
     : [process.execPath, beside('guard-process.js'), 'elect-run-guard'];
@@ -44,6 +44,7 @@ export class Guard {
   #job: string | undefined;
   #facts: (() => Facts) | undefined;
   #until = 'forever';
+  #untilAt = Number.POSITIVE_INFINITY;
   #armed: string | undefined;
   #whenArmed: (() => void)[] = [];
   #answerBy: NodeJS.Timeout | undefined;
@@ -87,6 +88,7 @@ export class Guard {
 
   /** The tree may live until then, on the clock of `now()`; Infinity where nothing runs out. */
   setDeadline(at: number): void {
+    this.#untilAt = at;
     this.#until = at === Number.POSITIVE_INFINITY ? 'forever' : String(toCentiseconds(at));
     this.#arm();
   }
@@ -146,11 +148,11 @@ export class Guard {
     if (word !== 'armed') return;
     this.#failures = 0;
     if (!this.#nextTry) this.#shortSince = undefined;
-    this.#goesOffAt = value === 'forever' ? Number.POSITIVE_INFINITY : fromCentiseconds(Number(value));
     this.#end(this.sessions.splice(0, this.sessions.length - 1));
     this.#armed = value;
     this.#heard();
     if (this.#armed !== this.#until) return;
+    this.#goesOffAt = this.#untilAt;
     for (const resolve of this.#whenArmed.splice(0)) resolve();
   }
 

@@ -9,7 +9,7 @@ import { signalNumber, signalStatus } from './outcome.ts';
 import { hasStopped, lockedFds, readProc } from './proc.ts';
 import type { Renewal } from './renewal.ts';
 import { allHeard, isStop, type Signals } from './signals.ts';
-import { DEATH_MS, findTree, killTree, signalAll, type TreeMarks, trySignal } from './tree.ts';
+import { DEATH_MS, findTree, killTree, seemsDead, signalAll, type TreeMarks, trySignal } from './tree.ts';
 import { Witness } from './witness.ts';
 
 const POLL_MS = 20;
@@ -27,6 +27,7 @@ export class Job {
   readonly #report: Report;
   readonly #signals: Signals;
   #adoption: Adoption | undefined;
+  readonly #ourGroup = readProc(process.pid)!.group;
   /** Locks that whoever started us has handed to us. */
   readonly #handedDown = lockedFds();
   #child: Child | undefined;
@@ -46,6 +47,8 @@ export class Job {
       ownGroup: !atTerminal,
       mark: markOf(config.id, isFenced),
       reaper: process.pid,
+      session: readProc(process.pid)!.session,
+      bystanders: [],
       known: [],
       helperSessions: guard.sessions,
       helpers,
@@ -69,7 +72,7 @@ export class Job {
 
   /** From now on orphans come to us. */
   adopt(): void {
-    this.#adoption ??= new Adoption();
+    this.#adoption ??= new Adoption(this.marks);
   }
 
   /** `lockFd`: the file backend's, beside which those that were handed to us are handed on. Throws when it cannot be started. */
@@ -82,8 +85,8 @@ export class Job {
     this.marks.root = { pid: child.pid, startedAt: child.startedAt };
     this.#guard.setJob(ownGroup ? -child.pid : child.pid);
     this.#guard.tellFacts();
-    const group = ownGroup ? child.pid : readProc(process.pid)!.group;
-    this.#adoption?.watch({ pid: child.pid, group }, (strays) => {
+    const group = ownGroup ? child.pid : this.#ourGroup;
+    this.#adoption?.watch({ ...this.marks.root, group }, (strays) => {
       this.marks.known = strays;
       this.#guard.tellFacts();
       this.#report({ type: 'strayed', pids: strays.map(({ pid }) => pid) });
@@ -169,10 +172,14 @@ export class Job {
     return killTree(this.marks, now() + DEATH_MS);
   }
 
-  /** Its tree is dead. */
+  /** Only once its tree is shown to be dead: its pids may be others' from now on. */
   forget(): void {
+    if (!this.isAlive) return;
+    this.#adoption?.endWatch();
     this.marks.root = undefined;
+    this.marks.known = [];
     this.#guard.setJob(undefined);
+    this.#guard.tellFacts();
   }
 
   end(): void {
@@ -181,7 +188,7 @@ export class Job {
   }
 
   async #treeIsDead(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && findTree(this.marks).length > 0) await pause(POLL_MS, signal);
+    while (!signal.aborted && !seemsDead(this.marks)) await pause(POLL_MS, signal);
   }
 
   /** To the child's whole process group, or, where it shares ours, to those of it that do. */
@@ -190,9 +197,8 @@ export class Job {
       trySignal(-this.#child!.pid, signal);
       return;
     }
-    const group = readProc(process.pid)!.group;
     signalAll(
-      findTree(this.marks).filter((proc) => proc.group === group),
+      findTree(this.marks).filter((proc) => proc.group === this.#ourGroup),
       signal,
     );
   }

@@ -1,5 +1,5 @@
-import { accessSync, constants, realpathSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { EXIT, Failure } from './outcome.ts';
 
 /**
@@ -38,11 +38,11 @@ export const canNap = (): boolean => {
   }
 };
 
-/** setpriv(1) of util-linux, or undefined: that of busybox has no --pdeathsig. */
+/** A setpriv(1) that knows --pdeathsig, or undefined: others, of util-linux before 2.33 or of busybox, would fail in the command's place. To ask it would take a process. */
 export function findSetpriv(): string | undefined {
   try {
     const file = lookUpCommand('setpriv');
-    return basename(realpathSync(file)) === 'setpriv' ? file : undefined;
+    return readFileSync(file).includes('pdeathsig') ? file : undefined;
   } catch {
     return undefined;
   }

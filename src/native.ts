@@ -68,6 +68,29 @@ export function tryLock(fd: number): boolean {
   throw Object.assign(new Error(`flock failed with errno ${errno}`), { errno });
 }
 
+const F_OFD_GETLK = 36; // linux/fcntl.h, Linux 3.15
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+
+/** struct flock, for the whole of a file. Its first field is a short; the others, of whatever width, are 0. */
+const wholeFile = (type: number): Int16Array => new Int16Array(32).fill(type, 0, 1);
+
+/**
+ * Marks an open file until it is closed, to be seen by `isMarked`: by a shared lock of another kind (fcntl(2), open file description locks), which keeps nobody out and has nothing to do
+ * with flock(2). Where there are no such locks it is not marked.
+ */
+export function mark(fd: number): void {
+  libc().fcntl(fd, F_OFD_SETLK, 'void *', wholeFile(F_RDLCK));
+}
+
+/** Whether somebody has this file open and marked, in whatever container. The kernel is asked for a lock of this kind, none is tried. */
+export function isMarked(fd: number): boolean {
+  const found = wholeFile(F_WRLCK);
+  return libc().fcntl(fd, F_OFD_GETLK, 'void *', found) === 0 && found[0] !== F_UNLCK;
+}
+
 const F_SETFD = 2;
 const F_GETFL = 3;
 const F_SETFL = 4;

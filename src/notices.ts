@@ -16,8 +16,10 @@ export function hearChild(report: Report): string | undefined {
 }
 
 function descendsFromUs(pid: number): boolean {
-  for (let proc = readProc(pid); proc; proc = readProc(proc.parent)) {
-    if (proc.parent === process.pid) return true;
-  }
+  try {
+    for (let proc = readProc(pid); proc; proc = readProc(proc.parent)) {
+      if (proc.parent === process.pid) return true;
+    }
+  } catch {} // it cannot be told just now
   return false;
 }

@@ -12,21 +12,29 @@ export interface Proc {
 
 const PF_KTHREAD = 0x00200000; // include/linux/sched.h
 
+/** There is no such process; or it is another user's, whom we are not shown (proc(5): hidepid, environ). */
+const NOBODY = ['ENOENT', 'ESRCH', 'EPERM', 'EACCES'];
+
+/** Undefined when there is nobody to be read of. Throws what proves nothing about that, as where no descriptor or memory is left. */
+function ofSomebody<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (NOBODY.includes((error as NodeJS.ErrnoException).code!)) return undefined;
+    throw error;
+  }
+}
+
 /** The fields of /proc/PID/stat from the state on. The command's name before it stands in parentheses and may itself contain spaces and parentheses. Throws when there is nobody. */
 function fieldsOf(pid: number): string[] {
   const stat = readText(`/proc/${pid}/stat`);
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
-/** Undefined when there is no such process, or only its zombie: dead means dead. */
+/** Undefined when there is no such process, or only its zombie: dead means dead. Throws when that cannot be told just now. */
 export function readProc(pid: number): Proc | undefined {
-  let fields: string[];
-  try {
-    fields = fieldsOf(pid);
-  } catch {
-    return undefined;
-  }
-  if (isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
+  const fields = ofSomebody(() => fieldsOf(pid));
+  if (!fields || isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
   return {
     pid,
     parent: Number(fields[1]),
@@ -38,12 +46,12 @@ export function readProc(pid: number): Proc | undefined {
 
 const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
 
-/** Stopped by a signal, as by Ctrl-Z, or not there any more. */
+/** Stopped by a signal, as by Ctrl-Z, or not there any more. False as well when that cannot be told just now. */
 export function hasStopped(pid: number): boolean {
   try {
-    return 'TZX'.includes(fieldsOf(pid)[0]!);
+    return 'TZX'.includes(ofSomebody(() => fieldsOf(pid)[0]!) ?? 'X');
   } catch {
-    return true;
+    return false;
   }
 }
 
@@ -69,22 +77,24 @@ export function lastPid(file = '/proc/loadavg'): number | undefined {
 export const highestPid = (): number => Number(readFileSync('/proc/sys/kernel/pid_max', 'latin1')) - 1;
 export const FIRST_PID = 300;
 
-/** Not a further thread of a process, which has a number as well, and is found by it, though not listed. False when there is nobody. */
+/** Not a further thread of a process, which has a number as well, and is found by it, though not listed. False when there is nobody. Throws as `readProc` does. */
 export function isLeader(pid: number): boolean {
+  const status = ofSomebody(() => readFileSync(`/proc/${pid}/status`, 'latin1'));
+  return status !== undefined && /^Tgid:\s*(\d+)$/m.exec(status)?.[1] === String(pid);
+}
+
+/** Is this very process alive? Whoever has this number, where the start is not known. True as well when it cannot be told just now: death has to be shown. */
+export function isAlive({ pid, startedAt }: { pid: number; startedAt: string | undefined }): boolean {
   try {
-    return /^Tgid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] === String(pid);
+    const proc = readProc(pid);
+    return proc !== undefined && proc.startedAt === (startedAt ?? proc.startedAt);
   } catch {
-    return false;
+    return true;
   }
 }
 
-/** Is this very process alive? */
-export function isAlive({ pid, startedAt }: Pick<Proc, 'pid' | 'startedAt'>): boolean {
-  return readProc(pid)?.startedAt === startedAt;
-}
-
 /**
- * Our children, zombies included, or undefined where the kernel was built without CONFIG_PROC_CHILDREN. All of them are the main thread's: it
+ * Our children, zombies included, or undefined where they cannot be told: the kernel was built without CONFIG_PROC_CHILDREN, or no descriptor is left. All of them are the main thread's: it
  * starts those of ours, and the kernel hands orphans to the thread from which they descend.
  */
 export function childrenOfOurs(): number[] | undefined {
@@ -98,15 +108,12 @@ export function childrenOfOurs(): number[] | undefined {
 
 let ours: Kept | undefined;
 
-/** Zombies included, of all its threads; none where the kernel does not tell. */
+/** Zombies included, of all its threads; none where the kernel does not tell. Throws as `readProc` does. */
 export function childrenOf(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-      numbersIn(readText(`/proc/${pid}/task/${thread}/children`)),
-    );
-  } catch {
-    return [];
-  }
+  const threads = ofSomebody(() => readdirSync(`/proc/${pid}/task`)) ?? [];
+  return threads.flatMap((thread) =>
+    numbersIn(ofSomebody(() => readText(`/proc/${pid}/task/${thread}/children`)) ?? ''),
+  );
 }
 
 /** As `childrenOf`, for one that is asked for again and again. Until `end` it costs a descriptor. */
@@ -119,14 +126,13 @@ export class Children {
   }
 
   read(): number[] {
-    try {
+    const children = ofSomebody(() => {
       // Two links, and one for each thread (fs/proc/base.c, proc_task_getattr).
       if (statSync(`/proc/${this.#pid}/task`).nlink !== 3) return childrenOf(this.#pid);
       this.#kept ??= new Kept(`/proc/${this.#pid}/task/${this.#pid}/children`);
       return numbersIn(this.#kept.read());
-    } catch {
-      return [];
-    }
+    });
+    return children ?? [];
   }
 
   end(): void {
@@ -165,15 +171,12 @@ class Kept {
 
 /**
  * Was the process started with this variable in its environment? It is inherited, also through setsid and double forks. Undefined: it shows none at all, as
- * those do that are just in execve(2) or exit(2).
+ * those do that are just in execve(2) or exit(2). False when it is another user's. Throws as `readProc` does.
  */
 export function hasInEnvironment(pid: number, assignment: string): boolean | undefined {
-  try {
-    const environment = readText(`/proc/${pid}/environ`);
-    return environment === '' ? undefined : `\0${environment}\0`.includes(`\0${assignment}\0`);
-  } catch {
-    return false; // another user's
-  }
+  const environment = ofSomebody(() => readText(`/proc/${pid}/environ`));
+  if (environment === undefined) return false;
+  return environment === '' ? undefined : `\0${environment}\0`.includes(`\0${assignment}\0`);
 }
 
 /**

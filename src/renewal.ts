@@ -2,7 +2,7 @@ import { type Backend, Gone, type Place } from './backend.ts';
 import { now, pause, within } from './clock.ts';
 import type { Timing } from './timing.ts';
 
-/** Nothing that was due is noticed later than this: timers stand still while the machine sleeps, and a check is cheap. */
+/** After the machine has slept nothing that was due is noticed later than this: timers stand still meanwhile, and a check is cheap. */
 const TICK_MS = 250;
 /** The same while nothing of ours runs that a deadline could come too late for. */
 const STANDBY_TICK_MS = 1000;
@@ -37,7 +37,8 @@ export class Renewal {
   readonly #end = new AbortController();
   #isStarted = false;
   #isOver = false;
-  #tick: NodeJS.Timeout | undefined;
+  #isClose = false;
+  #look: NodeJS.Timeout | undefined;
   #sayGone!: (gone: Gone) => void;
   #sayStop!: () => void;
   #sayKill!: () => void;
@@ -71,21 +72,22 @@ export class Renewal {
     if (this.#isStarted) return;
     this.#isStarted = true;
     this.#confirm(sentAt, this.#place.ttlMs);
-    this.#tick = setInterval(() => this.check(), STANDBY_TICK_MS);
+    this.#watch();
     this.#backend.gone(this.#place, this.#end.signal).then(this.#sayGone);
     this.#renewForEver(sentAt);
   }
 
-  /** To be called before a child can be started. */
+  /** To be called before a child can be started: before that there is nothing to stop, and a place that was not confirmed in time, but was later, is as good as any. */
   watchClosely(): void {
-    clearInterval(this.#tick);
-    this.#tick = setInterval(() => this.check(), TICK_MS);
+    this.#isClose = true;
+    this.check();
+    this.#watch();
   }
 
   /** Looks at the clock and says what has come due. To be called first after anything that may have been a stall. Returns whether the place still stands. */
   check(): boolean {
     const at = now();
-    if (at >= this.stopAt) this.#sayStop();
+    if (this.#isClose && at >= this.stopAt) this.#sayStop();
     if (at >= this.killAt) {
       this.#isOver = true;
       this.#sayKill();
@@ -94,15 +96,25 @@ export class Renewal {
   }
 
   end(): void {
-    clearInterval(this.#tick);
+    clearTimeout(this.#look);
     this.#end.abort(new Error('renewal ended'));
   }
 
+  /** Looks when something is due, and with each tick. */
+  #watch(): void {
+    clearTimeout(this.#look);
+    const dueInMs = [this.stopAt, this.killAt].map((at) => at - now()).filter((inMs) => inMs > 0);
+    const look = () => {
+      this.check();
+      this.#watch();
+    };
+    this.#look = setTimeout(look, Math.ceil(Math.min(this.#isClose ? TICK_MS : STANDBY_TICK_MS, ...dueInMs)));
+  }
+
+  /** The last one counts, also where it was granted for less: one is sent only when the one before is over. */
   #confirm(sentAt: number, ttlMs: number | undefined): void {
-    const expiresAt = ttlMs === undefined ? Number.POSITIVE_INFINITY : sentAt + ttlMs;
-    if (this.#isStarted && this.expiresAt !== Number.POSITIVE_INFINITY && expiresAt < this.expiresAt) return;
-    this.expiresAt = expiresAt;
-    this.#hooks.confirmed(expiresAt, now() - sentAt);
+    this.expiresAt = ttlMs === undefined ? Number.POSITIVE_INFINITY : sentAt + ttlMs;
+    this.#hooks.confirmed(this.expiresAt, now() - sentAt);
   }
 
   async #renewForEver(lastSentAt: number): Promise<void> {

@@ -103,7 +103,9 @@ class Terms {
   async isSettled(): Promise<boolean> {
     return this.#candidacy.interruptible(async (signal) => {
       try {
-        return await this.#agenda.isSettled(signal);
+        const isSettled = await this.#agenda.isSettled(signal);
+        signal.throwIfAborted(); // it may have waited for us, and then no look has seen it
+        return isSettled;
       } catch (error) {
         signal.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable) throw this.#candidacy.failure(error);
@@ -127,7 +129,6 @@ class Terms {
     let status = this.#wasCutOff ? exitCodes.lost : 0;
     let holdUntil = now();
     do {
-      if (this.#job.isAlive) this.#job.forget();
       const next = await this.#nextRun(elected);
       if (next === undefined) break;
       if ('reason' in next) {
@@ -281,6 +282,7 @@ class Terms {
   /** `status` undefined: it could not be started. Goes on until the store has it, leadership is lost, or we are asked to end and one more request has had its time. */
   async #record(due: Due, status: number | undefined, elected: Elected): Promise<void> {
     if (due.slot === undefined) return;
+    this.#job.forget(); // the store may let us wait for long
     const over = new AbortController();
     const stopListening = this.#signals.handle((signal) => {
       if (isStop(signal)) return this.#signals.default(signal);

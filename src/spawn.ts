@@ -1,4 +1,4 @@
-import { awaited } from './adoption.ts';
+import { awaited } from './awaited.ts';
 import { closeOnExec, inherited, native, reap, systemError } from './native.ts';
 
 export interface Program {

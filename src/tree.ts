@@ -1,4 +1,6 @@
+import { adopted, awaited } from './awaited.ts';
 import { now, pause } from './clock.ts';
+import { reap } from './native.ts';
 import {
   FIRST_PID,
   hasInEnvironment,
@@ -13,14 +15,18 @@ import {
 
 /** What marks a process as the child's: plain data, so that the guard's clean-up can be told. */
 export interface TreeMarks {
-  /** The child. Undefined before it was started. */
-  root: Pick<Proc, 'pid' | 'startedAt'> | undefined;
+  /** The child. Undefined before it was started. Its start is undefined where it could not be read. */
+  root: { pid: number; startedAt: string | undefined } | undefined;
   /** True: the child leads a session and process group of its own. False: it shares our group, for the terminal's sake. */
   ownGroup: boolean;
   /** An assignment in the child's environment: every descendant has it unless it was taken out. */
   mark: string;
   /** elect-run itself while it lives: as subreaper it is the parent of every descendant that lost its own. */
   reaper: number | undefined;
+  /** elect-run's session. */
+  session: number;
+  /** Children that elect-run had before there was a job: of the shell whose place it took, or of pid 1. */
+  bystanders: Pick<Proc, 'pid' | 'startedAt'>[];
   /** Processes that are known to be descendants, however they hide. */
   known: Pick<Proc, 'pid' | 'startedAt'>[];
   /** Sessions of elect-run's helpers (guard, clean-up …), which are not the child's. */
@@ -30,16 +36,24 @@ export interface TreeMarks {
 }
 
 /**
- * Every living process of the child's tree: its group and session, all descendants by parent, and what left both but still
+ * Every living process of the child's tree that can be looked at: its group and session, all descendants by parent, and what left both but still
  * carries the mark in its environment.
  */
 export const findTree = (marks: TreeMarks): Proc[] => look(marks).tree;
+
+/** Whether a look, by which nobody of it can hide behind an error, finds none. */
+export function seemsDead(marks: TreeMarks): boolean {
+  const { tree, isWhole } = look(marks);
+  return isWhole && tree.length === 0;
+}
 
 /** One look at all processes, which takes some milliseconds, while they go on. */
 interface Look {
   tree: Proc[];
   /** Nobody can have got past it. */
   isSure: boolean;
+  /** Everybody could be looked at. Not when we have no descriptor left, or the kernel no memory. */
+  isWhole: boolean;
 }
 
 /**
@@ -53,10 +67,21 @@ function look(
   found: (proc: Proc) => void = () => {},
 ): Look {
   const ourselves = new Set([process.pid, ...(marks.reaper ? [marks.reaper] : []), ...marks.helpers]);
-  const isOfTheTree = membership(marks);
   const tree = new Map<number, Proc>();
   const others: Proc[] = [];
   let isSure = true;
+  let isWhole = true;
+  const attempt = <T>(act: () => T): T | undefined => {
+    try {
+      return act();
+    } catch {
+      isWhole = false;
+      return undefined;
+    }
+  };
+  let last = lastPid();
+  const isOfTheTree = attempt(() => membership(marks));
+  if (!isOfTheTree) return { tree: [], isSure: false, isWhole };
   const consider = (pid: number) => {
     const proc = readProc(pid);
     if (!proc || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
@@ -73,13 +98,14 @@ function look(
     isSure &&= isSettled;
     strangers.set(pid, `${isSettled ? '' : UNCLEAR}${proc.startedAt}`);
   };
-  let last = lastPid();
-  for (const pid of listPids()) consider(pid);
+  for (const pid of attempt(listPids) ?? []) attempt(() => consider(pid));
   for (let turns = 0; ; turns++) {
     const newest = lastPid();
     if (last === undefined || newest === undefined || turns === MOST_TURNS) isSure = false;
     else if (newest !== last) {
-      for (const pid of pidsBetween(last, newest)) if (isLeader(pid)) consider(pid);
+      const before = last;
+      const pids = attempt(() => [...pidsBetween(before, newest)]) ?? [];
+      for (const pid of pids) attempt(() => isLeader(pid) && consider(pid));
       last = newest;
       continue;
     }
@@ -94,7 +120,7 @@ function look(
       grew = true;
     }
   }
-  return { tree: [...tree.values()], isSure };
+  return { tree: [...tree.values()], isSure, isWhole };
 }
 
 const UNCLEAR = 'unclear ';
@@ -108,20 +134,34 @@ function* pidsBetween(last: number, newest: number): Generator<number> {
   if (newest < last) for (let pid = FIRST_PID; pid <= newest; pid++) yield pid;
 }
 
-/** Undefined: it shows no environment just now. */
-function membership({ root, ownGroup, reaper, known, mark }: TreeMarks): (proc: Proc) => boolean | undefined {
+/** Undefined: it shows no environment just now. Throws as `readProc` does. */
+function membership(marks: TreeMarks): (proc: Proc) => boolean | undefined {
+  const { root, ownGroup, reaper, known, mark } = marks;
   const rootNow = root && readProc(root.pid);
   // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
-  const pidIsAnothers = rootNow !== undefined && rootNow.startedAt !== root?.startedAt;
-  return ({ pid, startedAt, parent, group, session }) => {
+  const pidIsAnothers = rootNow && root.startedAt !== undefined && rootNow.startedAt !== root.startedAt;
+  return (proc) => {
+    const { pid, parent, group, session } = proc;
     if (root !== undefined && !pidIsAnothers) {
       if (pid === root.pid) return true;
       if (ownGroup && (group === root.pid || session === root.pid)) return true;
     }
-    if (reaper !== undefined && parent === reaper) return true;
-    if (known.some((one) => one.pid === pid && one.startedAt === startedAt)) return true;
+    if (reaper !== undefined && parent === reaper && isOrphan(marks, proc)) return true;
+    if (isAmong(known, proc)) return true;
     return hasInEnvironment(pid, mark);
   };
+}
+
+const isAmong = (procs: Pick<Proc, 'pid' | 'startedAt'>[], { pid, startedAt }: Proc): boolean =>
+  procs.some((one) => one.pid === pid && one.startedAt === startedAt);
+
+/**
+ * Is this child of elect-run's one that the job has left? Not those that it started itself, nor those that it had before, nor what these leave. A job with a session of its own cannot get into ours: setsid(2) makes new
+ * sessions only, and ours has its number for as long as we live.
+ */
+export function isOrphan({ ownGroup, session, bystanders, helperSessions }: TreeMarks, proc: Proc): boolean {
+  if (awaited.has(proc.pid) || isAmong(bystanders, proc) || helperSessions.includes(proc.session)) return false;
+  return !(ownGroup && proc.session === session);
 }
 
 export function signalAll(procs: Iterable<Pick<Proc, 'pid' | 'startedAt'>>, signal: NodeJS.Signals | number): void {
@@ -148,18 +188,38 @@ const EMPTY_LOOKS = 5;
 
 /**
  * Kills the whole tree with SIGKILL, again until nobody is left. Returns whether it is shown to be dead by then (`untilAt`, a `now()`). Whoever is found
- * is stopped at once: it must not fork, end, and have its child pass for a stranger's before all of its descendants are known.
+ * is stopped at once: it must not fork, end, and have its child pass for a stranger's before all of its descendants are known. Never throws.
  */
 export async function killTree(marks: TreeMarks, untilAt: number): Promise<boolean> {
   // With a reaper nobody can get out of sight: the group can go first. Without one, a dead parent would hide its children.
   if (marks.reaper && marks.root && marks.ownGroup && isAlive(marks.root)) trySignal(-marks.root.pid, 'SIGKILL');
   const strangers = new Map<number, string>();
   for (let empty = 0; ; ) {
-    const { tree, isSure } = look(marks, strangers, ({ pid }) => trySignal(pid, 'SIGSTOP'));
-    if (tree.length > 0) empty = 0;
+    const { tree, isSure, isWhole } = look(marks, strangers, ({ pid }) => trySignal(pid, 'SIGSTOP'));
+    const unseen = unseenOrphans(marks);
+    if (tree.length > 0 || unseen.length > 0 || !isWhole) empty = 0;
     else if (isSure || ++empty === EMPTY_LOOKS) return true;
     signalAll(tree, 'SIGKILL');
+    for (const pid of unseen) trySignal(pid, 'SIGKILL');
     if (now() > untilAt) return false;
-    await pause(tree.some(isAlive) ? 2 : 0);
+    await pause(tree.some(isAlive) || unseen.length > 0 || !isWhole ? 2 : 0);
+  }
+}
+
+/**
+ * Whom we have adopted and no look shows, since it failed, or since it is another user's (proc(5), hidepid). What is our child needs no look: its number is nobody else's until we
+ * reap it, and in time everybody of the tree is, as parents die.
+ */
+function unseenOrphans({ reaper, bystanders }: TreeMarks): number[] {
+  if (reaper !== process.pid) return [];
+  const orphans = (adopted() ?? []).filter((pid) => !bystanders.some((one) => one.pid === pid));
+  return orphans.filter((pid) => !isShown(pid) && reap(pid) === undefined);
+}
+
+function isShown(pid: number): boolean {
+  try {
+    return readProc(pid) !== undefined;
+  } catch {
+    return false;
   }
 }

@@ -42,7 +42,7 @@ export async function soakStandby(task: Task): Promise<void> {
   });
   const options = {
     timing: TIMING,
-    waitMs: Number.POSITIVE_INFINITY,
+    giveUpAt: Number.POSITIVE_INFINITY,
     once: false,
     report: tell,
     placed: () => {},

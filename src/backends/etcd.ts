@@ -25,7 +25,7 @@ interface EtcdPlace extends Place {
   /** Our key's create revision: our number in the line. */
   revision: string | undefined;
   leads: boolean;
-  /** The key just ahead of ours, as of `asOf`. */
+  /** The key just ahead of ours, as of `asOf`. Before there is one: that of ours which was taken. */
   ahead: string | undefined;
   /** Nobody but that one is ahead of us. */
   isNext: boolean;
@@ -91,6 +91,8 @@ export class EtcdBackend implements Backend {
   readonly #term: string;
   readonly #word: string;
   #mayReadWords = true;
+  /** Our key that the store said was gone. Those ahead of it may have gone with it, and hear of it now as we do: our next place succeeds to it. */
+  #taken: string | undefined;
   /** That of the word which we left last. */
   #wordLease: string | undefined;
 
@@ -106,12 +108,14 @@ export class EtcdBackend implements Backend {
   }
 
   newPlace(): EtcdPlace {
+    const ahead = this.#taken;
+    this.#taken = undefined;
     return {
       ttlMs: undefined,
       handle: undefined,
       revision: undefined,
       leads: false,
-      ahead: undefined,
+      ahead,
       isNext: false,
       isFirst: false,
       resigned: undefined,
@@ -123,21 +127,25 @@ export class EtcdBackend implements Backend {
 
   async acquire(place: EtcdPlace, signal: AbortSignal): Promise<Leading | Waiting> {
     if (place.isFirst) return this.#succeed(place, signal);
-    if (!place.handle) await Promise.all([this.#grant(place, signal), this.#mustNotBlockParents(signal)]);
+    if (!place.handle) {
+      await this.#mustNotBlockParents(signal);
+      await this.#grant(place, signal);
+    }
     const { key, lease } = place.handle!;
-    const answer = await this.#members.ask(
-      TXN,
-      {
-        // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
-        compare: place.revision ? [] : [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: '0' }],
-        success: [
-          ...(place.revision ? [] : [{ request_put: { key: bytes(key), value: bytes(this.#candidate.id), lease } }]),
-          ...this.#look(key),
-        ],
-        failure: this.#look(key),
-      },
-      signal,
-    );
+    const enter = {
+      // A put whose answer was lost must not be repeated, nor a key that was deleted be put again: it would be a place at the end of the line.
+      compare: place.revision
+        ? []
+        : [{ key: bytes(key), target: 'Create' as const, result: 'Equal' as const, create_revision: '0' }],
+      success: [
+        ...(place.revision ? [] : [{ request_put: { key: bytes(key), value: bytes(this.#candidate.id), lease } }]),
+        ...this.#look(key),
+      ],
+      failure: this.#look(key),
+    };
+    const answer = await this.#members.ask(TXN, enter, signal).catch((error) => {
+      throw isNotFound(error) ? this.#gone(place) : error; // nothing renews the lease before the key is there
+    });
     const [mine, first, line] = answer.responses.flatMap(({ response_range }) =>
       response_range ? [response_range.kvs as unknown as KeyValue[]] : [],
     );
@@ -430,6 +438,7 @@ export class EtcdBackend implements Backend {
   }
 
   #gone(place: EtcdPlace): Gone {
+    this.#taken = place.handle?.key;
     return new Gone(
       `key ${place.handle?.key ?? this.#prefix} is gone from etcd: deleted, or its lease expired or was revoked`,
     );

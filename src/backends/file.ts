@@ -1,50 +1,26 @@
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fdatasyncSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readSync,
-  renameSync,
-  rmSync,
-  type Stats,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import {
-  type Backend,
-  type Book,
-  type Gone,
-  type Leading,
-  type Observation,
-  Unusable,
-  type Waiting,
-} from '../backend.ts';
-import { isAlive, readProc } from '../proc.ts';
-import { printable } from '../text.ts';
+import type { Backend, Book, Gone, Leading, Observation, Waiting } from '../backend.ts';
 import { type FilePlace, LockFile } from './file/lock.ts';
+import { isSeenLocked } from './file/seen.ts';
 import type { FileSpec } from './file/spec.ts';
+import { TokenFile } from './file/token.ts';
+import { trouble } from './file/trouble.ts';
+import { WordFile } from './file/word.ts';
 import type { Candidate } from './index.ts';
 
 /**
  * One host, no server: flock(2) on `DIR/NAME.lock`, the same lock that util-linux `flock DIR/NAME.lock` takes. The kernel frees it when the
  * last process that has it open is gone, so nothing runs out and there is nothing to renew; the child inherits the open file, and
  * while anything of its tree lives nobody else can lead.
- *
- * `DIR/NAME.token` holds the fencing counter and who leads. It has one size for ever and is overwritten in place, so
- * that a full disk cannot keep a token from being handed out.
  */
 export class FileBackend implements Backend {
   readonly url: string;
   readonly #lockFile: string;
-  readonly #tokenFile: string;
+  readonly #token: TokenFile;
   readonly #bookFile: string;
   readonly #wordFile: string;
+  readonly #word: WordFile;
   readonly #dir: string;
   readonly #lock: LockFile;
   readonly #candidate: Candidate;
@@ -54,10 +30,12 @@ export class FileBackend implements Backend {
     this.#dir = spec.dir;
     this.#candidate = candidate;
     this.#lockFile = join(spec.dir, `${candidate.election}.lock`);
-    this.#tokenFile = join(spec.dir, `${candidate.election}.token`);
+    this.#lock = new LockFile(this.#lockFile, () => this.#open(this.#lockFile));
+    const tokenFile = join(spec.dir, `${candidate.election}.token`);
+    this.#token = new TokenFile(tokenFile, (flags) => this.#open(tokenFile, flags));
     this.#bookFile = join(spec.dir, `${candidate.election}.runs`);
     this.#wordFile = join(spec.dir, `${candidate.election}.word`);
-    this.#lock = new LockFile(this.#lockFile, () => this.#open(this.#lockFile));
+    this.#word = new WordFile(this.#wordFile);
   }
 
   newPlace(): FilePlace {
@@ -66,7 +44,7 @@ export class FileBackend implements Backend {
 
   async acquire(place: FilePlace, _signal: AbortSignal): Promise<Leading | Waiting> {
     if (this.#lock.tryLock(place)) return { leads: true };
-    const { leader, since } = this.#holder();
+    const { leader, since } = this.#token.look();
     return { leads: false, position: undefined, leader, since };
   }
 
@@ -76,17 +54,7 @@ export class FileBackend implements Backend {
 
   async confirm(place: FilePlace, _signal: AbortSignal): Promise<bigint> {
     this.#lock.mustBeOurs(place);
-    const fd = this.#open(this.#tokenFile);
-    try {
-      const token = this.#read(fd).token + 1n;
-      const { id } = this.#candidate;
-      const { pid, startedAt } = readProc(process.pid)!;
-      writeRecord(fd, { token, holder: { id, since: new Date().toISOString(), pid, startedAt } });
-      fdatasyncSync(fd);
-      return token;
-    } finally {
-      closeSync(fd);
-    }
+    return this.#token.next(this.#candidate.id);
   }
 
   async renew(place: FilePlace, _signal: AbortSignal): Promise<number> {
@@ -99,33 +67,31 @@ export class FileBackend implements Backend {
   }
 
   async release(place: FilePlace, _signal: AbortSignal): Promise<void> {
+    this.#token.letGo();
     this.#lock.release(place);
   }
 
   async observe(_signal: AbortSignal): Promise<Observation> {
-    const file = statSync(this.#lockFile, { throwIfNoEntry: false });
-    if (!file || !isLocked(file)) return { leader: undefined, waiting: undefined };
-    const { leader, since, token } = this.#holder();
+    const isLocked = isSeenLocked(this.#lockFile);
+    const { leader, since, token, isLed } = this.#token.look();
+    if (!isLocked && !isLed) return { leader: undefined, waiting: undefined };
     return { leader: { id: leader, token, since, leftMs: undefined }, waiting: undefined };
   }
 
   async leaveWord(word: string | undefined, _signal: AbortSignal): Promise<void> {
     try {
-      if (word !== undefined) writeWhole(this.#wordFile, word);
-      else for (const left of [this.#wordFile, draftOf(this.#wordFile)]) rmSync(left, { force: true });
+      this.#word.leave(word);
     } catch (error) {
       throw cannotWrite(this.#wordFile, error);
     }
   }
 
   async readWord(_place: FilePlace, _signal: AbortSignal): Promise<string | undefined> {
-    const left = statSync(this.#wordFile, { throwIfNoEntry: false });
-    if (!left || Date.now() - left.mtimeMs > WORD_MS) return undefined;
-    return readIfThere(this.#wordFile);
+    return ifThere(this.#wordFile, () => this.#word.read());
   }
 
   async readBook(_signal: AbortSignal): Promise<Book | undefined> {
-    const text = readIfThere(this.#bookFile);
+    const text = ifThere(this.#bookFile, () => readFileSync(this.#bookFile, 'utf8'));
     return text === undefined ? undefined : { text, edition: text };
   }
 
@@ -146,9 +112,8 @@ export class FileBackend implements Backend {
       return this.#openIn(this.#dir, file, flags);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      throw new Unusable(
-        `--backend file: cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}; name a directory that you can write (file:DIR)`,
-      );
+      const problem = `cannot ${flags === constants.O_RDONLY ? 'read' : 'write'} ${file}: ${code}`;
+      throw trouble(error, problem, '; name a directory that you can write (file:DIR)');
     }
   }
 
@@ -159,29 +124,6 @@ export class FileBackend implements Backend {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       makeDirectory(dir);
       return openSync(file, flags, 0o666);
-    }
-  }
-
-  #read(fd: number): TokenRecord {
-    try {
-      return readRecord(fd);
-    } catch (error) {
-      throw new Unusable(`--backend file: ${this.#tokenFile} ${(error as Error).message}`);
-    }
-  }
-
-  /** Also for whoever may only read. */
-  #holder(): { leader: string | undefined; since: string | undefined; token: string | undefined } {
-    if (!existsSync(this.#tokenFile)) return { leader: undefined, since: undefined, token: undefined };
-    const fd = this.#open(this.#tokenFile, constants.O_RDONLY);
-    try {
-      const { holder, token } = this.#read(fd);
-      // Whoever crashed is still on record while flock(1) has the lock.
-      return holder && isAlive(holder)
-        ? { leader: holder.id, since: holder.since, token: String(token) }
-        : { leader: undefined, since: undefined, token: undefined };
-    } finally {
-      closeSync(fd);
     }
   }
 }
@@ -209,31 +151,22 @@ function isMade(dir: string): boolean {
   }
 }
 
-function readIfThere(file: string): string | undefined {
+function ifThere<T>(file: string, read: () => T): T | undefined {
   try {
-    return readFileSync(file, 'utf8');
+    return read();
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return undefined;
-    throw new Unusable(`--backend file: cannot read ${file}: ${code}`);
+    throw trouble(error, `cannot read ${file}: ${code}`);
   }
 }
 
-/** They may pass: it is worthwhile to try again. */
-const PASSING = ['ENOSPC', 'EDQUOT', 'EIO', 'ENOMEM', 'EMFILE', 'ENFILE'];
-const WORD_MS = 60_000;
-
-function cannotWrite(file: string, error: unknown): Error {
-  const { code } = error as NodeJS.ErrnoException;
-  const problem = `cannot write ${file}: ${code}`;
-  return PASSING.includes(code!) ? new Error(problem) : new Unusable(`--backend file: ${problem}`);
-}
-
-const draftOf = (file: string): string => `${file}.new`;
+const cannotWrite = (file: string, error: unknown): Error =>
+  trouble(error, `cannot write ${file}: ${(error as NodeJS.ErrnoException).code}`);
 
 /** A new file takes the old one's place, so that a full disk or a crash leaves the old one whole. */
 function writeWhole(file: string, text: string): void {
-  const draft = draftOf(file);
+  const draft = `${file}.new`;
   const fd = openSync(draft, 'w', 0o666);
   try {
     writeFileSync(fd, text);
@@ -246,44 +179,4 @@ function writeWhole(file: string, text: string): void {
   const folder = openSync(dirname(file), 'r');
   fsyncSync(folder);
   closeSync(folder);
-}
-
-/** Without a try of our own, which could make somebody else's fail. /proc/locks names a file by device and inode (proc_locks(5)). */
-function isLocked({ dev, ino }: Stats): boolean {
-  const major = (dev >> 8) & 0xfff;
-  const minor = (dev & 0xff) | ((dev >> 12) & 0xfff00);
-  const hex = (number: number) => number.toString(16).padStart(2, '0');
-  const name = `${hex(major)}:${hex(minor)}:${ino}`;
-  return readFileSync('/proc/locks', 'utf8')
-    .split('\n')
-    .some((line) => /: FLOCK /.test(line) && !line.includes('->') && line.split(/\s+/).includes(name));
-}
-
-interface TokenRecord {
-  token: bigint;
-  holder: { id: string; since: string; pid: number; startedAt: string } | undefined;
-}
-
-/** One sector: written whole or not at all. */
-const RECORD_BYTES = 512;
-
-/** Line one is the last token, line two the holder as JSON, then spaces. Throws when there is something else: a counter that started again would be worse. */
-function readRecord(fd: number): TokenRecord {
-  const buffer = Buffer.alloc(RECORD_BYTES);
-  const text = buffer.toString('utf8', 0, readSync(fd, buffer, 0, RECORD_BYTES, 0));
-  if (text === '') return { token: 0n, holder: undefined };
-  const [token, holder] = text.split('\n');
-  if (!/^\d+$/.test(token!)) throw new Error(`does not begin with a number: "${printable(token!.slice(0, 40))}"`);
-  try {
-    return { token: BigInt(token!), holder: holder?.trim() ? JSON.parse(holder) : undefined };
-  } catch {
-    return { token: BigInt(token!), holder: undefined };
-  }
-}
-
-function writeRecord(fd: number, { token, holder }: TokenRecord): void {
-  const text = `${token}\n${JSON.stringify(holder)}\n`;
-  const buffer = Buffer.alloc(RECORD_BYTES, ' ');
-  buffer.write(text);
-  writeSync(fd, buffer, 0, RECORD_BYTES, 0);
 }

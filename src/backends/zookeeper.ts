@@ -11,10 +11,12 @@ import {
   Unusable,
   type Waiting,
 } from '../backend.ts';
-import { pause, within } from '../clock.ts';
+import { now, pause, within } from '../clock.ts';
 import { formatDuration } from '../durations.ts';
 import { printable } from '../text.ts';
+import { race } from '../waiting.ts';
 import type { Candidate } from './index.ts';
+import { ECHO_MS } from './zookeeper/connection.ts';
 import {
   type Acl,
   ALL,
@@ -39,6 +41,9 @@ interface ZooKeeperPlace extends Place {
   session: Session | undefined;
   path: string | undefined;
   leads: boolean;
+  /** Before the last request was sent that our place counts from, as far as the runner knows. */
+  countedFrom: number;
+  isTouched: boolean;
   /** The path of the znode just ahead of ours. */
   ahead: string | undefined;
   /** Who leads, by the name of its znode. */
@@ -49,6 +54,8 @@ interface ZooKeeperPlace extends Place {
 const REOPEN_MS = 250;
 /** Whose names are asked for, one request each. */
 const MOST_SHOWN = 100;
+/** Of a leader's session, in each ttl. */
+const TOUCHES = 16;
 
 /**
  * The line of Curator's LeaderLatch, of its locks, or of Kazoo's: one ephemeral sequential znode per candidate below the election's; the lowest
@@ -93,6 +100,8 @@ export class ZooKeeperBackend implements Backend {
       session: undefined,
       path: undefined,
       leads: false,
+      countedFrom: 0,
+      isTouched: false,
       ahead: undefined,
       leader: undefined,
     };
@@ -104,9 +113,9 @@ export class ZooKeeperBackend implements Backend {
     try {
       if (!place.path) await this.#enter(place, session, signal);
     } finally {
-      place.ttlMs = session.grantedMs;
+      if (session.grantedMs !== undefined) place.ttlMs = session.grantedMs - this.#reserveMs;
     }
-    this.#mustLastAsAsked(place.ttlMs!);
+    this.#mustLastAsAsked(session.grantedMs!);
     const seats = await this.#line(session, signal);
     const position = seats.findIndex(({ name }) => this.#pathOf(name) === place.path);
     if (position === -1) throw this.#gone(place);
@@ -116,7 +125,10 @@ export class ZooKeeperBackend implements Backend {
       );
     }
     place.leads = position === 0;
-    if (place.leads) return { leads: true };
+    if (place.leads) {
+      if (session.countsFrom(now()) < place.countedFrom - this.#reserveMs) await session.reopen(signal);
+      return { leads: true };
+    }
     place.ahead = this.#pathOf(seats[position - 1]!.name);
     return {
       leads: false,
@@ -126,11 +138,24 @@ export class ZooKeeperBackend implements Backend {
     };
   }
 
+  /**
+   * What is said to last a ttl has to last that much longer, since the ensemble's leader may have heard of us last that long before: a touch of ours is as old as that
+   * when it is shown to have been told.
+   */
+  get #reserveMs(): number {
+    return Math.ceil(ECHO_MS + this.#touchEveryMs);
+  }
+
+  get #touchEveryMs(): number {
+    return this.#candidate.ttlMs / TOUCHES;
+  }
+
   /** With a shorter session than was planned for, the first renewal would come too late. */
   #mustLastAsAsked(grantedMs: number): void {
-    if (grantedMs >= this.#candidate.ttlMs) return;
+    if (grantedMs >= this.#candidate.ttlMs + this.#reserveMs) return;
+    const enough = Math.floor((grantedMs - ECHO_MS) / (1 + 1 / TOUCHES) / 1000) * 1000;
     throw new Unusable(
-      `--ttl ${formatDuration(this.#candidate.ttlMs)}: this ZooKeeper grants ${formatDuration(grantedMs)} at most (its maxSessionTimeout); choose a shorter --ttl`,
+      `--ttl ${formatDuration(this.#candidate.ttlMs)}: this ZooKeeper grants sessions of ${formatDuration(grantedMs)} at most (its maxSessionTimeout), which is enough for a --ttl of ${formatDuration(enough)}`,
     );
   }
 
@@ -158,6 +183,7 @@ export class ZooKeeperBackend implements Backend {
     ]);
     if (this.#pathOf(seats[0]?.name ?? '') !== place.path || stat.ephemeralOwner !== session.id)
       throw this.#gone(place);
+    this.#touchOften(place, session);
     if (!Number.isSafeInteger(stat.czxid))
       throw new Unusable(
         `zookeeper: the transaction number ${stat.czxid} is beyond 2^53, and no token can be made of it`,
@@ -167,14 +193,40 @@ export class ZooKeeperBackend implements Backend {
 
   async renew(place: ZooKeeperPlace, signal: AbortSignal): Promise<number> {
     if (!place.path || !place.session) throw this.#gone(place);
-    if (place.leads) await this.#affirm(place, signal);
-    else await this.#ask(place.session, signal, place, (client, done) => client.a_exists(place.path!, false, done));
-    place.ttlMs = place.session.grantedMs!;
+    const { session } = place;
+    const sentAt = now();
+    if (place.leads) {
+      await this.#affirm(place, signal);
+      place.ttlMs = session.grantedMs! - Math.max(this.#reserveMs, sentAt - session.countsFrom(sentAt));
+    } else {
+      // Whether the ensemble's leader hears of it matters only once we lead.
+      await this.#ask(session, signal, place, (client, done) => client.a_exists(place.path!, false, done));
+      place.ttlMs = session.grantedMs! - this.#reserveMs;
+    }
+    place.countedFrom = sentAt;
     return place.ttlMs;
   }
 
+  /** Cheap, and answered by the server that we talk to: what a renewal is to count from. Ends with the session. */
+  #touchOften(place: ZooKeeperPlace, session: Session): void {
+    if (place.isTouched) return;
+    place.isTouched = true;
+    const touch = (client: Client, done: Done<[unknown]>) => client.a_exists(place.path!, false, done as never);
+    const keepTouching = async () => {
+      for (const { signal } = session; ; ) {
+        await pause(this.#touchEveryMs, signal);
+        if (signal.aborted) return;
+        await session.call(within(this.#candidate.requestMs, signal), touch).catch(() => {}); // the next renewal counts for less
+      }
+    };
+    keepTouching();
+  }
+
+  /** A session that was shortened may end before the time that its last renewal was good for. */
   async gone(place: ZooKeeperPlace, signal: AbortSignal): Promise<Gone> {
-    await this.#disappears(place.session!, place.path!, signal);
+    const session = place.session!;
+    const shortenedTo = await race([session.shortened, this.#disappears(session, place.path!, signal)]);
+    if (shortenedTo !== undefined) return this.#shortened(shortenedTo);
     if (signal.aborted) return new Promise(() => {});
     return this.#gone(place);
   }
@@ -227,13 +279,24 @@ export class ZooKeeperBackend implements Backend {
   /** It goes with the session of whoever left it. */
   async leaveWord(word: string | undefined, signal: AbortSignal): Promise<void> {
     const session = this.#sessionForBook();
-    try {
-      await session
+    const remove = () =>
+      session
         .call(signal, (client, done: Done<[]>) => client.a_delete_(this.#word, -1, done))
         .catch((error) => {
           if (!isAnswer(error, CODES.noNode)) throw error;
         });
-      if (word !== undefined) await this.#create(this.#word, Buffer.from(word), EPHEMERAL, session, signal);
+    /** False: somebody else has left one since. */
+    const isPut = (text: string) =>
+      this.#create(this.#word, Buffer.from(text), EPHEMERAL, session, signal).then(
+        () => true,
+        (error) => {
+          if (!isAnswer(error, CODES.nodeExists)) throw error;
+          return false;
+        },
+      );
+    try {
+      do await remove();
+      while (word !== undefined && !(await isPut(word)));
     } catch (error) {
       throw this.#read(error, this.#word);
     }
@@ -331,12 +394,14 @@ export class ZooKeeperBackend implements Backend {
   }
 
   #newSession(): Session {
-    const session = new Session(this.#spec, this.#candidate);
+    const { ttlMs } = this.#candidate;
+    const session = new Session(this.#spec, { ...this.#candidate, ttlMs: ttlMs + this.#reserveMs });
     this.#sessions.add(session);
     return session;
   }
 
   async #enter(place: ZooKeeperPlace, session: Session, signal: AbortSignal): Promise<void> {
+    place.countedFrom = now();
     // The answer to an earlier attempt may be lost.
     if (place.handle) place.path = await this.#find(place.handle.seat, session, signal);
     place.handle ??= { seat: seatPrefix(this.#spec.flavor, randomUUID()) };
@@ -494,6 +559,11 @@ export class ZooKeeperBackend implements Backend {
 
   #pathOf(name: string): string {
     return `${this.#parent}/${name}`;
+  }
+
+  #shortened(toMs: number): Gone {
+    const lengths = `${formatDuration(this.#candidate.ttlMs + this.#reserveMs)} to ${formatDuration(toMs)}`;
+    return new Gone(`our session with ZooKeeper was shortened from ${lengths} (its maxSessionTimeout)`);
   }
 
   #gone(place: ZooKeeperPlace): Gone {

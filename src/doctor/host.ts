@@ -10,7 +10,7 @@ export interface Host {
   node: string;
   /** A /bin/sh for the guard. */
   hasShell: boolean;
-  /** util-linux's, by which the kernel kills the command together with us. */
+  /** One that knows --pdeathsig, by which the kernel kills the command together with us. */
   hasSetpriv: boolean;
   /** Orphans come to us, and we can list them. */
   isSubreaper: boolean;

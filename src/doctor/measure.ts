@@ -128,7 +128,7 @@ export async function expire(
       next.backend,
       {
         timing,
-        waitMs: shortestMs + LATE_MS,
+        giveUpAt: now() + shortestMs + LATE_MS,
         once: false,
         report: () => {},
         placed: (place) => {

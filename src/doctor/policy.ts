@@ -482,7 +482,7 @@ export function judgeHost(host: Host): Finding[] {
   );
   lack(
     host.hasSetpriv,
-    'there is no setpriv(1) of util-linux: the kernel does not kill the command together with elect-run; the guard does, a moment later',
+    'there is no setpriv(1) of util-linux 2.33 or later: the kernel does not kill the command together with elect-run; the guard does, a moment later',
     'install util-linux',
   );
   lack(

@@ -201,11 +201,16 @@ class Systemd {
   #passOn(lines: string[]): string[] {
     const status = lines.find((line) => line.startsWith(STATUS));
     if (status !== undefined) this.#then = `: ${status.slice(STATUS.length)}`;
-    // The child stops, since it was told to; we go on.
-    const goesOn = this.#isSteppingDown && this.#config.rejoin;
-    const passed = lines.filter((line) => PASSED_ON.test(line) && !(goesOn && line === 'STOPPING=1'));
+    const passed = lines.filter((line) => PASSED_ON.test(line) && !(line === 'STOPPING=1' && this.#outlivesChild()));
     if (passed.includes('READY=1')) this.#isReady = true;
     return passed;
+  }
+
+  /** The child stops, and we go on: we stand again, wait for the next slot, or hold the leadership. */
+  #outlivesChild(): boolean {
+    const { rejoin, timetable, holdMs } = this.#config;
+    const goesOn = (this.#isSteppingDown && rejoin) || timetable?.option === '--schedule' || holdMs > 0;
+    return goesOn && !this.#isStopping;
   }
 
   /** Never kept for later: it says that all is well now. */

@@ -41,8 +41,8 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       {
         file: 'src/tree.ts',
-        from: 'return { tree: [...tree.values()], isSure };',
-        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure };',
+        from: 'return { tree: [...tree.values()], isSure, isWhole };',
+        to: 'return { tree: [...tree.values()].filter(({ pid }) => pid === marks.root?.pid), isSure, isWhole };',
       },
       {
         file: 'src/job.ts',
@@ -81,8 +81,8 @@ export const MUTATIONS: Mutation[] = [
     patches: [
       {
         file: 'src/clock.ts',
-        from: 'return origin + monotonic + (aheadMs > 2 * STEP_MS ? aheadMs : 0);',
-        to: 'return origin + monotonic + (aheadMs > Infinity ? aheadMs : 0);',
+        from: 'return Math.max(origin + monotonicMs(), uptime() * 1000);',
+        to: 'return origin + monotonicMs();',
       },
       {
         file: 'src/guard.sh',

@@ -13,9 +13,9 @@ export interface Excuse {
   ifConfirmed?: { who: string; before: bigint } | undefined;
 }
 
-/** That covers what happened at this moment. */
+/** The last of those that cover what happened at this moment: each leader's place may have been taken away. */
 export const excuseFor = (at: number, excuses: Excuse[], oracle: Oracle): Excuse | undefined =>
-  excuses.find(
+  excuses.findLast(
     ({ from, to, ifConfirmed }) =>
       at + STEP_MS >= from &&
       at <= to &&

@@ -234,6 +234,23 @@ for (const kind of STORES) {
       expect(await first.backend.readWord(first.place, patience())).toBeUndefined();
     });
 
+    test('of several who leave a word at once none is refused, and one word counts', async () => {
+      inElection();
+      const [first, ...operators] = [
+        await enter('first'),
+        await enter('one'),
+        await enter('two'),
+        await enter('three'),
+      ];
+      await lead(first);
+      for (let round = 0; round < 10; round++) {
+        await Promise.all(operators.map(({ backend }, index) => backend.leaveWord(`${index}`, patience())));
+        await first.backend.renew(first.place, patience());
+        expect(await first.backend.readWord(first.place, patience())).toMatch(/^[012]$/);
+      }
+      await operators[0]!.backend.leaveWord(undefined, patience());
+    });
+
     test('the book is written by the leader only, in place of what was read, and outlives its leaders', async () => {
       inElection();
       const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];

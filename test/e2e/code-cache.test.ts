@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -123,12 +124,41 @@ test.each([
   expect(readdirSync(cwd)).toEqual([]);
 });
 
-test('a source of the same time and length is another, where all files are of 1970', async () => {
+/** Another installation. */
+function installed(): string {
   const copy = scratch();
   const checkout = resolve(BIN, '../..');
   for (const part of ['bin', 'dist', 'package.json'])
     cpSync(join(checkout, part), join(copy, part), { recursive: true });
   symlinkSync(join(checkout, 'node_modules'), join(copy, 'node_modules'));
+  return copy;
+}
+
+test('the status is the command’s, though elect-run has been removed while it ran, and nothing can be kept', async () => {
+  const copy = installed();
+  const env = { XDG_CACHE_HOME: scratch() };
+  const program = [NODE, join(copy, 'bin/elect-run.js')];
+  const remove = `rm -r '${copy}'; exit 3`;
+  const args = ['-b', `file:${scratch()}`, '-n', 'job', '--', 'sh', '-c', remove];
+  expect(await elect(args, { env, program }).ended).toMatchObject({
+    code: 3,
+    stderr: expect.not.stringMatching(/fault/),
+  });
+});
+
+test('a file where the cache would be, or a folder that may not be listed, is done without', async () => {
+  const { cache, run } = room();
+  writeFileSync(cache, '', { mode: 0o600 });
+  expect(await run('--', 'true')).toBe(0);
+  rmSync(cache);
+  mkdirSync(cache, { mode: 0o300 });
+  const unprivileged = ['setpriv', '--bounding-set', '-all', '--inh-caps', '-all'];
+  expect(await run.under(unprivileged, '--', 'true')).toBe(0);
+  expect(readdirSync(cache)).toEqual([]);
+});
+
+test('a source of the same time and length is another, where all files are of 1970', async () => {
+  const copy = installed();
   const main = join(copy, 'dist/main.js');
   const env = { XDG_CACHE_HOME: scratch(), ELECT_RUN_LOG_FORMAT: 'plain' };
   const dir = scratch();

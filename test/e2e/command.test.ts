@@ -70,6 +70,17 @@ describe('the command', () => {
     expect((await elect(['-b', `file:${dir}`, '-n', 'job', '--no-wait', '--', 'true']).ended).code).toBe(0);
   });
 
+  test('runs where setpriv(1) does not know the option that it is used for', async () => {
+    const dir = scratch();
+    script(dir, 'setpriv', '#!/bin/sh\necho "setpriv: unrecognized option" >&2\nexit 1\n'); // util-linux before 2.33
+    const env = { PATH: `${dir}:${process.env.PATH}` };
+    const run = elect(['-b', `file:${dir}`, '-n', 'job', '--', 'sh', '-c', 'echo here; exit 5'], { env });
+    const { code, stdout, stderr } = await run.ended;
+    expect(stdout.toString()).toBe('here\n');
+    expect(stderr).not.toContain('unrecognized');
+    expect(code).toBe(5);
+  });
+
   test('whose interpreter is missing gives 126 or 127, as execvp does', async () => {
     const dir = scratch();
     const file = script(dir, 'job', '#!/no/such/interpreter\n');

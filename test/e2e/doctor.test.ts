@@ -664,4 +664,12 @@ describe('doctor without what a runner likes to have', () => {
     expectFinding(examined, 'host', 'warning', /no setpriv\(1\)/, /util-linux/);
     expectFinding(examined, 'flock', 'warning', /no flock\(1\)/, /util-linux/);
   });
+
+  test('says that setpriv(1) is too old', async () => {
+    const dir = scratch();
+    script(dir, 'setpriv', '#!/bin/sh\nexit 1\n');
+    const examined = await examine(['-b', `file:${dir}`], { PATH: `${dir}:${process.env.PATH}` });
+    expect(examined.code).toBe(0);
+    expectFinding(examined, 'host', 'warning', /no setpriv\(1\) of util-linux 2\.33 or later/, /util-linux/);
+  });
 });

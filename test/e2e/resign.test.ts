@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { CRON_STORES, type CronStore } from '../faults/cron/stores.ts';
@@ -9,6 +9,7 @@ import { Kubernetes } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { clearOracles, Oracle } from '../helpers/oracle.ts';
 import { until } from '../helpers/procs.ts';
+import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 type Access = ReturnType<CronStore['access']>;
@@ -181,6 +182,57 @@ describeWith(['flock'], 'a request that comes to nothing', () => {
       expect(code).toBe(64);
     },
   );
+});
+
+/** Before it renames anything it waits for a file. */
+const HELD = `
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+const { renameSync, existsSync } = fs;
+fs.renameSync = (from, to) => {
+  while (!existsSync(process.env.GO)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+  renameSync(from, to);
+};
+syncBuiltinESMExports();`;
+
+describeWith(['flock'], 'requests of several with a file', () => {
+  afterEach(endAll);
+
+  async function led() {
+    const dir = scratch();
+    const args = ['-b', `file:${dir}`, '-n', 'job'];
+    const leader = elect([...args, ...FLAGS, '--', 'sleep', '60']);
+    await leader.event('started');
+    const list = () => readdirSync(dir).sort();
+    return { dir, args, list };
+  }
+
+  test('do not get into each other’s way: each is told 0, and nothing is left', async () => {
+    const { args, list } = await led();
+    const go = join(scratch(), 'go');
+    const NODE_OPTIONS = `--import=${script(scratch(), 'held.mjs', HELD)}`;
+    const slow = elect(['resign', ...args], { env: { NODE_OPTIONS, GO: go, XDG_CACHE_HOME: '/nonexistent' } });
+    await until(() => list().some((name) => name.startsWith('job.word')), 'a request under way');
+    expect(await elect(['resign', ...args]).ended).toMatchObject({ code: 0 });
+    writeFileSync(go, '');
+    expect(await slow.ended).toMatchObject({ code: 0, stderr: '' });
+    expect(list()).toEqual(['job.lock', 'job.token']);
+  });
+
+  test('what one that was killed has left goes with a later one, after a minute', async () => {
+    const { dir, args, list } = await led();
+    const minuteAgo = Date.now() / 1000 - 61;
+    for (const [name, at] of Object.entries({
+      'job.word.17-4.new': minuteAgo,
+      'job.word.18-4.new': Date.now() / 1000,
+      'job.word.17-4.runs.new': minuteAgo, // of another election
+    })) {
+      writeFileSync(join(dir, name), '');
+      utimesSync(join(dir, name), at, at);
+    }
+    expect(await elect(['resign', ...args]).ended).toMatchObject({ code: 0 });
+    expect(list()).toEqual(['job.lock', 'job.token', 'job.word.17-4.runs.new', 'job.word.18-4.new']);
+  });
 });
 
 describeWith(['flock', ...CRON_STORES.kubernetes.needs], 'a request in a Lease, whose asker was killed', () => {

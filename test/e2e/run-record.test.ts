@@ -1,8 +1,9 @@
 import { mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { elect, endAll } from '../helpers/elect.ts';
+import { BIN, elect, endAll, NODE } from '../helpers/elect.ts';
 import { scratch, script } from '../helpers/scratch.ts';
+import { whatIsMissing } from '../helpers/tools.ts';
 
 afterEach(endAll);
 
@@ -53,6 +54,23 @@ describe('a run record that cannot be written', () => {
   }, 15_000);
 });
 
+const noMounts = whatIsMissing(['pidns']);
+test.skipIf(noMounts).each(['.', 'folder'])(
+  `a disk without room for another file, in %s, is waited for${noMounts ? ` [skipped: ${noMounts}]` : ''}`,
+  async (folder) => {
+    const dir = scratch();
+    const script = `
+      mount -t tmpfs -o nr_inodes=2 none '${dir}' && touch '${dir}/last'
+      exec 3<&0
+      { read line <&3; mount -o remount,nr_inodes=20 none '${dir}'; } &
+      exec '${NODE}' '${BIN}' ${inFolder(join(dir, folder)).join(' ')} -- echo ran`;
+    const run = elect([], { program: ['unshare', '-m', 'sh', '-c', script], stdin: 'pipe' });
+    expect(await run.event('unreachable')).toMatchObject({ reason: expect.stringMatching(/ENOSPC$/) });
+    run.process.stdin!.end('more\n');
+    expect(await run.ended).toMatchObject({ code: 0, stdout: Buffer.from('ran\n') });
+  },
+);
+
 const FULL = `
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -60,6 +78,22 @@ fs.fdatasyncSync = () => {
   throw Object.assign(new Error('ENOSPC: no space left on device, fdatasync'), { code: 'ENOSPC' });
 };
 syncBuiltinESMExports();`;
+
+test.each([
+  ['--no-wait', ['--no-wait'], 0],
+  ['--wait', ['--wait', '700ms'], 700],
+])(
+  'a full disk before the first token: %s is over in time with 69, and the lock is free',
+  async (_name, wait, leastMs) => {
+    const dir = scratch();
+    const env = { NODE_OPTIONS: `--import=${script(dir, 'full.mjs', FULL)}` };
+    const startedAt = performance.now();
+    const { code, stderr } = await elect([...inFolder(dir), ...wait, '--', 'true'], { env }).ended;
+    expect([code, stderr]).toEqual([69, expect.stringMatching(/could not be reached in time: ENOSPC/)]);
+    expect(performance.now() - startedAt).toBeGreaterThanOrEqual(leastMs);
+    expect((await elect([...inFolder(dir), '--no-wait', '--', 'sh', '-c', 'exit 4']).ended).code).toBe(4);
+  },
+);
 
 test('a full disk before the first token is spoken of once', async () => {
   const dir = scratch();

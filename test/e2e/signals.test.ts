@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import { afterAll, afterEach, expect, test } from 'vitest';
 import { counted, counter, counterReady, number, REALTIME, STANDARD, sendEach } from '../helpers/counter.ts';
-import { type Elect, elect, endAll } from '../helpers/elect.ts';
+import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { holdersOf, until } from '../helpers/procs.ts';
-import { inBatches, scratch } from '../helpers/scratch.ts';
+import { inBatches, scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 afterEach(endAll);
@@ -150,6 +150,24 @@ test('a signal that comes as early as possible ends elect-run with 128+n or by t
     const { code, signal } = await run.ended;
     expect(signal ?? code).toBe(signal === null ? 143 : 'SIGTERM');
   });
+});
+
+/** A TERM comes while the address of --listen is looked up, and has been caught before there is an answer. */
+const TERM_MEANWHILE = `
+const dns = require('node:dns');
+const { lookup } = dns;
+dns.lookup = (...args) => {
+  process.once('SIGTERM', () => setImmediate(lookup, ...args));
+  process.kill(process.pid, 'SIGTERM');
+};`;
+
+test('a signal that comes before the campaign ends elect-run with 128+n, and nothing is run', async () => {
+  const dir = scratch();
+  const program = [NODE, '-r', script(dir, 'preloaded.cjs', TERM_MEANWHILE), BIN];
+  const args = ['-v', '-b', `file:${dir}`, '-n', 'job', '--listen', 'localhost:0', '--', 'echo', 'ran'];
+  const { code, stdout, stderr } = await elect(args, { program }).ended;
+  expect(stderr).toContain('"signalled","signal":"SIGTERM"');
+  expect([code, stdout.toString()]).toEqual([143, '']);
 });
 
 describeWith(['etcd', 'etcdctl'], 'in the line of a store', () => {

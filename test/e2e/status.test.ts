@@ -3,10 +3,12 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { BIN, elect, endAll } from '../helpers/elect.ts';
+import { AS_PID_1, pidOneOf } from '../helpers/container.ts';
+import { BIN, type Elect, elect, endAll, NODE } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { describeWith } from '../helpers/needs.ts';
+import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 
 const TERMINAL_ESCAPE = '\u001b[31m';
@@ -142,6 +144,67 @@ describeWith(['flock'], 'status and --dry-run, with a file', () => {
     const { code, stderr } = await run(...args);
     expect(code).toBe(64);
     expect(stderr).toMatch(says);
+  });
+});
+
+const CHECK = `'${NODE}' '${BIN}' check; echo "check $?"; exec sleep 60`;
+
+/** One who leads, in a container of its own, whose flock(1) has waited for somebody else's to end: it has taken the lock and is gone. */
+async function leaderThatWaited(args: string[]): Promise<Elect> {
+  const before = elect([...args, '--', 'sleep', '60']);
+  await before.event('started');
+  const leader = elect([...args, '--', 'sh', '-c', CHECK], { prefix: AS_PID_1 });
+  await leader.event('standby');
+  before.kill('SIGTERM');
+  await leader.event('started');
+  return leader;
+}
+
+describeWith(['flock', 'pidns'], 'with a file, a leader in a container', () => {
+  afterEach(endAll);
+
+  test('knows by check that it leads, though it had to wait', async () => {
+    const leader = await leaderThatWaited(['-b', `file:${scratch()}`, '-n', 'job']);
+    await leader.prints('check 0');
+  });
+
+  test.each([
+    { where: 'from outside', prefix: [] },
+    { where: 'from another container', prefix: AS_PID_1 },
+  ])('is seen by name $where', async ({ prefix }) => {
+    const args = ['-b', `file:${scratch()}`, '-n', 'job'];
+    const leader = await leaderThatWaited(args);
+    const { id, token } = await leader.event('elected');
+    const { code, stdout } = await elect(['status', ...args], { prefix }).ended;
+    expect(stdout.toString()).toContain(`${id}, token ${token}`);
+    expect(code).toBe(0);
+    process.kill(await pidOneOf(leader), 'SIGTERM');
+    await leader.ended;
+    expect((await elect(['status', ...args], { prefix }).ended).code).toBe(75);
+  });
+});
+
+describeWith(['flock', 'pidns'], 'with a file on an overlayfs whose layers are on different file systems', () => {
+  afterEach(endAll);
+
+  /** There stat(2) tells another device than /proc/locks, as on btrfs. */
+  const onOverlay = async (script: string): Promise<string[]> => {
+    const layers = `mount -t tmpfs none . && cd "$PWD" && mkdir low top all && mount -t tmpfs none top && mkdir top/up top/work &&
+      mount -t overlay none -o lowerdir=low,upperdir=top/up,workdir=top/work all`;
+    const program = ['unshare', '-m', 'sh', '-c', `cd '${scratch()}' && ${layers} && ${script}`];
+    const { stdout } = await elect([], { program, env: { ELECT_RUN_LOG_FORMAT: 'plain' } }).ended;
+    return stdout.toString().split('\n');
+  };
+  const options = '-b "file:$PWD/all" -n job';
+
+  test('a leader knows by check that it leads', async () => {
+    const lines = await onOverlay(`'${NODE}' '${BIN}' ${options} -- sh -c '"${NODE}" "${BIN}" check; echo "check $?"'`);
+    expect(lines).toContain('check 0');
+  });
+
+  test('another program that has the lock is seen', async () => {
+    const lines = await onOverlay(`flock all/job.lock '${NODE}' '${BIN}' status ${options}`);
+    expect(lines).toContainEqual(expect.stringMatching(/^leader +somebody whose name the store does not tell$/));
   });
 });
 

@@ -470,6 +470,36 @@ while True: time.sleep(1000)`,
     expect(socket.count('STOPPING=1')).toBe(0);
   });
 
+  test('does not let the end of one run stop a service that waits for the next slot', async () => {
+    const socket = await NotifySocket.open();
+    const flags = ['--schedule', '* * * * * *', '--notify-child', '--'];
+    const job = saying(['READY=1', 'STOPPING=1', 'ERRNO=1'], '');
+    elect([...election(), ...flags, ...job], { env: socket.env });
+    await until(() => socket.count('ERRNO=1') === 2, 'the end of two runs');
+    expect(socket.count('STOPPING=1')).toBe(0);
+  });
+
+  test('does not let a child that has ended stop a service that holds its leadership', async () => {
+    const socket = await NotifySocket.open();
+    const flags = ['--hold', '1h', '--notify-child', '--'];
+    const run = elect([...election(), ...flags, ...saying(['STOPPING=1', 'ERRNO=1'], '')], { env: socket.env });
+    await run.event('holding');
+    await socket.hears('ERRNO=1');
+    expect(socket.count('STOPPING=1')).toBe(0);
+  });
+
+  test('with --schedule and --hold the child’s last words are passed on once elect-run is asked to end', async () => {
+    const socket = await NotifySocket.open();
+    const flags = ['--schedule', '* * * * * *', '--hold', '1h', '--notify-child', '--'];
+    const handler = `signal.signal(signal.SIGTERM, lambda *_: (say('STOPPING=1\\nERRNO=1'), os._exit(0)))
+say('ERRNO=2')
+time.sleep(1000)`;
+    const run = elect([...election(), ...flags, ...saying([], handler)], { env: socket.env });
+    await socket.hears('ERRNO=2');
+    run.kill('SIGTERM');
+    expect((await socket.hears('ERRNO=1')).lines).toContain('STOPPING=1');
+  });
+
   test('withholds the watchdog from the child, and gives it a socket that is not the manager’s', async () => {
     const socket = await NotifySocket.open();
     const env = { ...socket.env, WATCHDOG_USEC: '10000000', WATCHDOG_PID: '1' };

@@ -4,6 +4,8 @@ import { EtcdBackend } from '../../src/backends/etcd.ts';
 import { within } from '../../src/clock.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
+import { until } from '../helpers/procs.ts';
+import { Link, stopLinks } from '../helpers/proxy.ts';
 
 describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
   let etcd: Etcd;
@@ -14,8 +16,8 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
 
   const soon = () => within(5000);
 
-  function open(election: string, id: string): EtcdBackend {
-    const spec = { kind: 'etcd' as const, endpoints: etcd.endpoints, tls: undefined, auth: undefined };
+  function open(election: string, id: string, endpoints = etcd.endpoints): EtcdBackend {
+    const spec = { kind: 'etcd' as const, endpoints, tls: undefined, auth: undefined };
     const backend = new EtcdBackend(spec, { election, id, ttlMs: 60_000, requestMs: 5000 });
     onTestFinished(() => backend[Symbol.asyncDispose]());
     return backend;
@@ -137,5 +139,39 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
       leader: 'first',
       position: 2,
     });
+  });
+
+  test('whose own place was taken along with that of the leader waits as well where it finds nobody ahead', async () => {
+    const { election, line } = await lineOf('first', 'second');
+    const { backend, place } = line[1]!;
+    const takenAt = performance.now();
+    await etcd.etcdctl('del', '--prefix', `${election}/`);
+    await expect(backend.acquire(place, soon())).rejects.toThrow(Gone);
+    const again = backend.newPlace();
+    expect(await backend.acquire(again, soon())).toEqual({ leads: true });
+    expect(performance.now() - takenAt).toBeGreaterThan(198);
+    // That is over then.
+    await backend.release(again, soon());
+    const givenBackAt = performance.now();
+    expect(await backend.acquire(backend.newPlace(), soon())).toEqual({ leads: true });
+    expect(performance.now() - givenBackAt).toBeLessThan(150);
+  });
+
+  test('a lease that is over before its key was put is a place that is gone, and a new one leads', async () => {
+    const link = await Link.start(etcd.endpoints[0]!, 100);
+    onTestFinished(stopLinks);
+    const backend = open(`line-${elections++}`, 'first', [link.endpoint]);
+    const place = backend.newPlace();
+    const entering = new AbortController();
+    const attempt = backend.acquire(place, entering.signal);
+    attempt.catch(() => {});
+    const { lease } = await until(() => place.handle, 'an answer to the grant');
+    link.hold({ toServer: true }); // its key is under way
+    entering.abort(new Error('given up'));
+    await expect(attempt).rejects.toThrow('given up');
+    await etcd.etcdctl('lease', 'revoke', BigInt(lease).toString(16));
+    link.heal();
+    await expect(backend.acquire(place, soon())).rejects.toThrow(Gone);
+    expect(await backend.acquire(backend.newPlace(), soon())).toEqual({ leads: true });
   });
 });

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -8,8 +8,8 @@ import { type Ended, elect } from '../helpers/elect.ts';
 import { type Identity, Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { Oracle } from '../helpers/oracle.ts';
-import { alive } from '../helpers/procs.ts';
-import { leaveNothingBehind, newElection, renewals, SHORT, stand } from './candidates.ts';
+import { alive, identify, until } from '../helpers/procs.ts';
+import { LOST, leaveNothingBehind, newElection, renewals, SHORT, stand, standInLine } from './candidates.ts';
 
 describeWith(
   ['kubeApiserver', 'etcd', 'etcdctl', 'openssl', 'flock', 'pidns'],
@@ -129,8 +129,8 @@ describeWith(
       chmodSync(command, 0o755);
       return { exec: { apiVersion: 'client.authentication.k8s.io/v1', command, interactiveMode: 'Never' } };
     };
-    const runsOf = (identity: Identity) =>
-      Number(readFileSync(`${(identity as { exec: { command: string } }).exec.command}.runs`, 'utf8'));
+    const commandOf = (identity: Identity) => (identity as { exec: { command: string } }).exec.command;
+    const runsOf = (identity: Identity) => Number(readFileSync(`${commandOf(identity)}.runs`, 'utf8'));
     const credential = (token: string, expires: string) =>
       `printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s","expirationTimestamp":"%s"}}' ${token} ${expires}`;
 
@@ -174,6 +174,37 @@ describeWith(
       expect(ended.code).toBe(69);
       const { command } = (hanging as { exec: { command: string } }).exec;
       expect(alive(Number(readFileSync(`${command}.pid`, 'utf8')))).toBe(false);
+    });
+
+    test('an exec plugin under way when leadership is lost is not the job’s', async () => {
+      const brief = credential('app', '$(date -u -d "+1 second" +%Y-%m-%dT%H:%M:%SZ)');
+      const hanging = plugin(`[ $n -lt 3 ] || { echo $$ >"$0.pid"; exec sleep 300; }; ${brief}`);
+      const env = { KUBECONFIG: kubernetes.kubeconfig(hanging) };
+      const leader = stand({ backend: 'kubernetes', name: newElection(), job: ['sleep', '1000'], env });
+      await leader.event('stepping-down');
+      const under = identify(Number(readFileSync(`${commandOf(hanging)}.pid`, 'utf8')));
+      await leader.event('deposed');
+      expect(alive(under)).toBe(true);
+      expect((await leader.ended).code).toBe(LOST);
+      await until(() => !alive(under), 'the end of the plugin');
+    });
+
+    test('an exec plugin that is away for a moment, as in an upgrade, is waited for by whoever it has served', async () => {
+      const oracle = new Oracle();
+      const served = plugin(credential('app', '2000-01-01T00:00:00Z')); // asked for each request
+      const { command } = (served as { exec: { command: string } }).exec;
+      const entry = { backend: 'kubernetes', name: newElection(), job: oracle.job() };
+      const [leader, standby] = await standInLine(
+        oracle,
+        { ...entry, env: { KUBECONFIG: kubernetes.kubeconfig('app') } },
+        { ...entry, env: { KUBECONFIG: kubernetes.kubeconfig(served) } },
+      );
+      renameSync(command, `${command}.away`);
+      leader!.kill('SIGTERM');
+      expect(await standby!.event('unreachable')).toMatchObject({ reason: expect.stringMatching(/ENOENT/) });
+      renameSync(`${command}.away`, command);
+      await oracle.started(2);
+      oracle.verify(2);
     });
 
     test('an exec plugin is asked again when its token runs out, and not before', async () => {

@@ -1,4 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { elect } from '../helpers/elect.ts';
@@ -234,6 +236,34 @@ describeWith(['redis', 'flock'], 'redis behind Sentinels', () => {
     await redis.members[master]!.freeze();
     await until(async () => (await redis.masterSeenBy(1)) !== master, 'a failover', 30_000);
     await runsUntouched(leader!, oracle);
+  });
+
+  /** A Sentinel that has not noticed a failover, as one in TILT mode for 30 s. */
+  async function sentinelThatNames(endpoint: string): Promise<string> {
+    const [host, port] = endpoint.split(':');
+    const reply = ['*2', ...[host!, port!].flatMap((part) => [`$${part.length}`, part]), ''].join('\r\n');
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.on('data', (asked) => {
+        for (const command of asked.toString().split(/(?=\*\d+\r\n)/))
+          socket.write(command.includes('get-master-addr-by-name') ? reply : '+OK\r\n');
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    onTestFinished(() => void server.close());
+    return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  test('a Sentinel that takes a replica for the master is passed over', async () => {
+    const replica = redis.endpoints[1 - (await redis.master())]!;
+    const behind = await sentinelThatNames(replica);
+    const backend = redis.url.replace('//', `//${behind},`);
+    const candidate = elect(['-b', backend, '-n', newElection(), ...SHORT, '--', 'true']);
+    const { reason } = await candidate.event('unreachable');
+    expect(reason).toContain('READONLY');
+    await candidate.event('elected');
+    expect((await candidate.ended).code).toBe(0);
   });
 
   test('a master that no Sentinel knows is told', async () => {

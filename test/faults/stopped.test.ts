@@ -67,6 +67,25 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd: elect-run stands still', () =>
     oracle.verify(1);
   });
 
+  test('a standby that stood still past the time to stop, but not past that of its place, leads when it is its turn', async () => {
+    const oracle = new Oracle();
+    const flags = ['--ttl', '6s', '--grace', '2s']; // TERM would be due after 3.4 s, the place runs out after 5.4 s
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags };
+    const [leader, next, last] = await standInLine(oracle, entry, entry, entry);
+    await next!.event('place-renewed', { after: next!.events.at(-1)! });
+    next!.kill('SIGSTOP');
+    await sleep(4200);
+    const before = next!.events.at(-1)!;
+    next!.kill('SIGCONT');
+    await next!.event('place-renewed', { after: before });
+    leader!.kill('SIGTERM');
+    await next!.event('started');
+    await oracle.started(2);
+    expect(typesOf(next!)).not.toContain('place-lost');
+    expect(typesOf(last!)).not.toContain('elected');
+    oracle.verify(2);
+  });
+
   test('a standby that stood still for longer than its place in line enters again, and leads when it is its turn', async () => {
     const oracle = new Oracle();
     const entry = { backend: etcd.url, name: newElection(), job: oracle.job() };

@@ -111,6 +111,19 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd stands still or is away', () =>
     },
   );
 
+  test('with --grace 0 it is a loss (79), not an end of the child by KILL (137), whoever kills first', async () => {
+    const flags = ['--profile', 'aggressive', '--grace', '0s'];
+    const standing = Array.from({ length: 4 }, async () => {
+      const oracle = new Oracle();
+      const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags };
+      return (await standInLine(oracle, entry))[0]!;
+    });
+    const leaders = await Promise.all(standing);
+    await etcd.members[0]!.freeze();
+    const ends = await Promise.all(leaders.map(({ ended }) => ended));
+    expect(ends.map(({ code }) => code)).toEqual([LOST, LOST, LOST, LOST]);
+  });
+
   test('a freeze shorter than the budget stops nothing', async () => {
     const oracle = new Oracle();
     const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags: ROOMY };

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Etcd } from '../helpers/etcd.ts';
@@ -88,6 +89,22 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd', () => {
       }
       await until(() => oracle.workers().length === 0, 'the end of all jobs', 5000, 100);
       oracle.verify(turns);
+    },
+  );
+
+  test.each(ESCAPING)(
+    'a grandchild that %s is gone before the next child starts, though elect-run has no descriptor left to look at it',
+    async (conduct) => {
+      const oracle = new Oracle();
+      const entry = { backend: etcd.url, name: newElection(), job: oracle.job(conduct) };
+      const [leader] = await standInLine(oracle, entry, { ...entry, job: oracle.job() });
+      const escapee = identify(await oracle.escaped(1));
+      execFileSync('prlimit', ['--nofile=3:', '--pid', String(leader!.pid)]);
+      process.kill(oracle.starts()[0]!.pid, 'SIGKILL');
+      await oracle.started(2);
+      expect(alive(escapee)).toBe(false);
+      expect((await leader!.ended).code).toBe(128 + 9);
+      oracle.verify(2);
     },
   );
 

@@ -141,13 +141,17 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
   test('tokens grow although the line, its parent and its counter were deleted, and the server started anew', async () => {
     const oracle = new Oracle();
     const entry = entryFor(oracle);
-    const [leader, standby] = await standInLine(oracle, entry, entry);
-    await zookeeper.deleteAll(`/${entry.name}`);
-    expect((await leader!.ended).code).toBe(LOST);
-    await oracle.started(2);
-    standby!.kill('SIGTERM');
-    await standby!.ended;
+    const first = stand(entry);
+    await oracle.started(1);
+    const [seat] = await zookeeper.line(entry.name);
+    await zookeeper.delete(seat!);
+    expect((await first.ended).code).toBe(LOST);
     await zookeeper.vanished(`/${entry.name}`); // an empty container
+    const second = stand(entry);
+    await oracle.started(2);
+    second.kill('SIGTERM');
+    await second.ended;
+    await zookeeper.vanished(`/${entry.name}`);
     const third = stand(entry);
     await oracle.started(3);
     third.kill('SIGTERM');
@@ -231,6 +235,32 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: a session that goes on with ano
     leader!.kill('SIGTERM');
     await next!.event('started');
     await oracle.started(2);
+    oracle.verify(2);
+  });
+});
+
+describeWith(['zookeeper', 'flock'], 'zookeeper: sessions that are shortened', () => {
+  leaveNothingBehind();
+
+  test('child is gone before the next one starts when its session is shortened by a restart, and cut off at once', async () => {
+    const zookeeper = await ZooKeeper.start();
+    const oracle = new Oracle();
+    const link = await Link.start(zookeeper.endpoints[0]!);
+    const entry = { name: newElection(), job: oracle.job() };
+    const [leader, next] = await standInLine(
+      oracle,
+      { ...entry, backend: zookeeper.urlThrough(link.endpoint), flags: ['--ttl', '20s', '--renew-every', '6s'] },
+      { ...entry, backend: zookeeper.url, flags: ['--ttl', '5s'] },
+    );
+    await zookeeper.members[0]!.kill();
+    zookeeper.limitSessions(7000);
+    const known = link.sent('-latch-').then(() => link.hold());
+    await zookeeper.heal();
+    await known;
+    expect((await leader!.event('deposed')).reason).toContain('shortened from 22.5s to 7s');
+    await next!.event('started');
+    await oracle.started(2);
+    expect((await leader!.ended).code).toBe(LOST);
     oracle.verify(2);
   });
 });

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Auth } from '../../src/backends/connection.ts';
@@ -58,7 +58,7 @@ export class ZooKeeper {
       const lines = [
         ...[
           'tickTime=500',
-          'maxSessionTimeout=120000',
+          'maxSessionTimeout=240000',
           'initLimit=20',
           'syncLimit=10',
           `dataDir=${data}`,
@@ -91,6 +91,15 @@ export class ZooKeeper {
   /** The folder in which this member keeps its snapshots and log. */
   dataOf(member: number): string {
     return join(this.folder, `z${member + 1}`);
+  }
+
+  /** For how long a session may last, from the next start of the members on. */
+  limitSessions(longestMs: number): void {
+    for (const index of this.members.keys()) {
+      const config = join(this.folder, `z${index + 1}.cfg`);
+      const text = readFileSync(config, 'utf8');
+      writeFileSync(config, text.replace(/^maxSessionTimeout=.*$/m, `maxSessionTimeout=${longestMs}`));
+    }
   }
 
   /** Every member that runs serves. */
@@ -190,12 +199,6 @@ export class ZooKeeper {
   async vanished(path: string): Promise<void> {
     const isThere = () => this.stat(path).catch((error) => !isAnswer(error, CODES.noNode));
     await until(async () => (await isThere()) === false, `no ${path}`);
-  }
-
-  /** As an operator's `deleteall`. */
-  async deleteAll(path: string): Promise<void> {
-    for (const name of await this.children(path)) await this.delete(`${path}/${name}`);
-    await this.delete(path);
   }
 
   async #setUpUser(): Promise<void> {

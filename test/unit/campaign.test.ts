@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { type Backend, Gone, type Leading, type Place, type Waiting } from '../../src/backend.ts';
 import { campaign } from '../../src/campaign.ts';
+import { now } from '../../src/clock.ts';
 import type { Event } from '../../src/events.ts';
 
 const timing = { ttlMs: 3000, renewEveryMs: 1000, requestMs: 500, graceMs: 600, marginMs: 300 };
@@ -24,7 +25,7 @@ async function saidOf(...answers: (Waiting | Leading | Error)[]) {
     backend,
     {
       timing,
-      waitMs: 10_000,
+      giveUpAt: now() + 10_000,
       once: false,
       impatience: new AbortController().signal,
       report: (event) => said.push(event),

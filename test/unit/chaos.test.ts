@@ -78,6 +78,8 @@ test('after an operator has deposed the leader two may be at work until its leas
   expect((await judge(long)).unsafe).toEqual([
     'two at work for longer than an operator explains: c with token 9 (pid 103)',
   ]);
+  const again = { ...long, excuses: [...excuses, { from: 24_900, to: 27_000, why: 'another one' }] };
+  expect((await judge(again)).unsafe).toEqual([]);
   const later = { ...short, oracle: fine().oracle };
   later.oracle.record('OVERLAP 9 103 26.50 c -');
   expect((await judge(later)).overlaps).toBe(1);

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { expect, onTestFinished, test } from 'vitest';
+import { Unusable } from '../../src/backend.ts';
 import { definitions } from '../../src/backends/etcd/definitions.ts';
 import { explain } from '../../src/backends/etcd/errors.ts';
 import { Member } from '../../src/backends/etcd/member.ts';
@@ -131,6 +132,22 @@ test('a lease that may not be revoked is left to run out, without its key', asyn
   onTestFinished(() => backend[Symbol.asyncDispose]());
   await backend.release(Object.assign(backend.newPlace(), { handle: { key: 'e/7', lease: '7' } }), within(5000));
   expect(asked).toEqual(['LeaseRevoke', 'Txn']);
+});
+
+test('whether a name lies inside another election is asked again until it is answered, and nothing is put before', async () => {
+  const asked: string[] = [];
+  const { spec } = await serverThat((call) => {
+    asked.push(call.path.split('/').pop()!);
+    if (call.path.endsWith('LeaseGrant')) answer(call, { ID: '7', TTL: '15' });
+    else if (asked.filter((method) => method === 'Range').length > 1)
+      answer(call, { kvs: [{ key: Buffer.from('jobs/8') }] });
+  });
+  const backend = new EtcdBackend(spec, { election: 'jobs/a', id: 'me', ttlMs: 15_000, requestMs: 300 });
+  onTestFinished(() => backend[Symbol.asyncDispose]());
+  const place = backend.newPlace();
+  await expect(backend.acquire(place, within(5000))).rejects.toThrow('no answer in time');
+  await expect(backend.acquire(place, within(5000))).rejects.toThrow(Unusable);
+  expect(asked).not.toContain('Txn');
 });
 
 test('what a server says is shown without its control characters', async () => {

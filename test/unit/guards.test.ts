@@ -134,8 +134,8 @@ each([...SHELLS, OLD_BASH, NODE], (kind) => {
     const { guard, job, tell, armFor } = await startGuard({ ...kind, command });
     const { stray, known } = startStray();
     await armFor(60_000);
-    // Without the sessions of helpers the clean-up in Node fails.
-    const facts = { marks: { helpers: [], known: [known] }, backend: {}, candidate: {} };
+    // Without the helpers the clean-up in Node fails.
+    const facts = { marks: { known: [known] }, backend: {}, candidate: {} };
     tell(`facts ${known.pid}:${known.startedAt} ${JSON.stringify(facts)}`);
     const ended = Promise.all([job, stray].map((one) => once(one, 'exit')));
     guard.stdin.end();

@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { childrenOf, childrenOfOurs, hasInEnvironment, lastPid, readProc } from '../../src/proc.ts';
+import { childrenOf, childrenOfOurs, hasInEnvironment, isAlive, isLeader, lastPid, readProc } from '../../src/proc.ts';
+import { withoutDescriptors } from '../helpers/descriptors.ts';
 import { scratch } from '../helpers/scratch.ts';
 
 async function start(env: NodeJS.ProcessEnv = {}): Promise<number> {
@@ -27,6 +28,17 @@ test('all children are found, ours and those of anybody, however many there are'
   expect(childrenOf(process.pid)).toEqual(expect.arrayContaining(pids));
   expect(childrenOfOurs()).toEqual(expect.arrayContaining(pids));
 }, 60_000);
+
+test('who cannot be looked at, since no descriptor is left, passes for nobody’s and for dead in no way', async () => {
+  const pid = await start();
+  const proc = readProc(pid)!;
+  await withoutDescriptors(() => {
+    for (const read of [readProc, childrenOf, isLeader, () => hasInEnvironment(pid, 'A=b')])
+      expect(() => read(pid)).toThrow('EMFILE');
+    expect(isAlive(proc)).toBe(true);
+  });
+  expect(isAlive({ ...proc, startedAt: '1' })).toBe(false);
+});
 
 test('the last pid is the kernel’s, and of nobody who has put another file in its place', async () => {
   const before = lastPid()!;

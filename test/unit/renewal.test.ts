@@ -85,8 +85,20 @@ test('the granted length counts, not the one asked for', async () => {
   renewal.end();
 });
 
+test('a renewal that is granted for less brings the end forward', async () => {
+  let renewals = 0;
+  const { renewal, seen, startedAt } = start(async (signal) => (renewals++ === 0 ? 1800 : silence(signal)));
+  await vi.advanceTimersByTimeAsync(1100);
+  expect(seen.confirmed).toHaveLength(2);
+  expect(renewal.expiresAt).toBeLessThan(startedAt + 1000 + 1800 + 50);
+  await vi.advanceTimersByTimeAsync(1500);
+  expect(seen.kill).toBe(true);
+  renewal.end();
+});
+
 test('silence: stop is due a grace before kill, kill a margin before the end', async () => {
   const { renewal, seen } = start(silence);
+  renewal.watchClosely();
   await vi.advanceTimersByTimeAsync(2050);
   expect(seen).toMatchObject({ stop: false, kill: false });
   expect(seen.unanswered.length).toBeGreaterThan(0);
@@ -94,6 +106,44 @@ test('silence: stop is due a grace before kill, kill a margin before the end', a
   expect(seen).toMatchObject({ stop: true, kill: false });
   await vi.advanceTimersByTimeAsync(600);
   expect(seen).toMatchObject({ stop: true, kill: true });
+  renewal.end();
+});
+
+test('what is due is said on time for who leads, not with the next look at the clock', async () => {
+  const { renewal, seen } = start(silence);
+  await vi.advanceTimersByTimeAsync(20);
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(2075);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  await vi.advanceTimersByTimeAsync(10);
+  expect(seen).toMatchObject({ stop: true, kill: false });
+  await vi.advanceTimersByTimeAsync(590);
+  expect(seen).toMatchObject({ stop: true, kill: false });
+  await vi.advanceTimersByTimeAsync(10);
+  expect(seen).toMatchObject({ stop: true, kill: true });
+  renewal.end();
+});
+
+test('while we stand by nothing has to be stopped: what was late, but was confirmed, is forgotten when we lead', async () => {
+  let isAway = true;
+  const { renewal, seen } = start((signal) => (isAway ? silence(signal) : Promise.resolve(3000)));
+  await vi.advanceTimersByTimeAsync(2250);
+  isAway = false;
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(500);
+  expect(seen).toMatchObject({ stop: false, kill: false });
+  renewal.end();
+});
+
+test('who comes to lead past the time to stop is told so at once', async () => {
+  const { renewal, seen } = start(silence);
+  await vi.advanceTimersByTimeAsync(2250);
+  expect(seen.stop).toBe(false);
+  renewal.watchClosely();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(seen).toMatchObject({ stop: true, kill: false });
   renewal.end();
 });
 

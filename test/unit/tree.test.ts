@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { now } from '../../src/clock.ts';
-import { killTree } from '../../src/tree.ts';
+import { killTree, seemsDead } from '../../src/tree.ts';
+import { withoutDescriptors } from '../helpers/descriptors.ts';
 import { newFolder } from '../helpers/folders.ts';
-import { processesWith, signal, until } from '../helpers/procs.ts';
+import { alive, processesWith, signal, until } from '../helpers/procs.ts';
 
 const ROUNDS = 60;
 /** Of one generation. */
@@ -17,6 +18,32 @@ sleep 0.03
 [ "$1" -eq 0 ] || setsid "$0" $(($1 - 1)) &
 exit 0
 `;
+
+const NOTHING_KNOWN = {
+  root: undefined,
+  ownGroup: true,
+  reaper: undefined,
+  session: 0,
+  bystanders: [],
+  known: [],
+  helperSessions: [],
+  helpers: [],
+};
+
+test('a tree that cannot be looked at, since no descriptor is left, is not shown to be dead', async () => {
+  const id = `${process.pid}-unseen`;
+  const { pid } = spawn('sleep', ['60'], { env: { ...process.env, ELECT_RUN_ID: id }, stdio: 'ignore' });
+  const marks = { ...NOTHING_KNOWN, mark: `ELECT_RUN_ID=${id}` };
+  await until(() => processesWith(marks.mark).length > 0, 'a process of the tree');
+  await withoutDescriptors(async () => {
+    expect(seemsDead(marks)).toBe(false);
+    expect(await killTree(marks, now() + 100)).toBe(false);
+  });
+  expect(alive(pid!)).toBe(true);
+  expect(await killTree(marks, now() + 5000)).toBe(true);
+  expect(alive(pid!)).toBe(false);
+  expect(seemsDead(marks)).toBe(true);
+});
 
 // Nobody adopts what these leave, as after a kill -9 of elect-run: whoever looks from one process to the next may find none of them alive while they live on.
 test('nobody of a tree that forks without end gets past killTree', async () => {
@@ -45,15 +72,7 @@ test('nobody of a tree that forks without end gets past killTree', async () => {
     }
     await until(() => processesWith(mark).length >= 3, 'three chains');
     await sleep(LENGTH_MS + (LENGTH_MS * round) / ROUNDS); // at another moment of a generation's life each time
-    const marks = {
-      root: undefined,
-      ownGroup: true,
-      mark,
-      reaper: undefined,
-      known: [],
-      helperSessions: [],
-      helpers: [],
-    };
+    const marks = { ...NOTHING_KNOWN, mark };
     expect(await killTree(marks, now() + 5000)).toBe(true);
     expect(processesWith(mark)).toEqual([]);
   }

@@ -33,9 +33,20 @@ export async function explain(
   return new Error(`etcd at ${endpoint}: ${printable(plainMessage(error, tls !== undefined))}`, { cause: error });
 }
 
+/** Of one member: the certificate of another one may be in order. */
+class NotTrusted extends Refused {}
+
 /** The cluster's answer: no other member would say otherwise. */
 export const isFinal = (error: Error): boolean =>
-  error instanceof Refused || error instanceof Unusable || isNotFound(error);
+  (error instanceof Refused && !(error instanceof NotTrusted)) || error instanceof Unusable || isNotFound(error);
+
+/** What to say when each member has failed. We are refused where all of them refuse us: of one that is away nobody knows. */
+export function inSum(problems: Error[]): Error {
+  const last = problems.at(-1)!;
+  const refusals = problems.filter((problem) => problem instanceof Refused);
+  if (refusals.length === 0 || refusals.length === problems.length) return last;
+  return new Error(problems.map(({ message }) => message).join('; '), { cause: last });
+}
 
 export const isNotFound = (error: Error): boolean => /lease not found/.test(error.message);
 
@@ -78,7 +89,7 @@ function tlsProblem(
       if (ended) return finish(new Error(`etcd at ${endpoint}: ${ended}`, { cause: error }));
       if (/^E(CONN|HOST|NET|PIPE|TIMEDOUT|AI_|NOTFOUND)/.test(error.code ?? '')) return finish(undefined);
       const reason = (/SSL routines:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message).trim();
-      finish(new Refused(`etcd: TLS with ${endpoint} failed: ${reason} (--cacert, --cert, --key)`));
+      finish(new NotTrusted(`etcd: TLS with ${endpoint} failed: ${reason} (--cacert, --cert, --key)`));
     });
   });
 }

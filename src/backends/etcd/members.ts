@@ -1,4 +1,4 @@
-import { explain, isFinal } from './errors.ts';
+import { explain, inSum, isFinal } from './errors.ts';
 import type { Method } from './grpc.ts';
 import { Member } from './member.ts';
 import type { EtcdSpec } from './spec.ts';
@@ -57,7 +57,7 @@ export class EtcdMembers {
     return new Promise<T>((resolve, reject) => {
       const unanswered = new Set<Member>();
       let hedge: NodeJS.Timeout | undefined;
-      let lastError: Error | undefined;
+      const problems: Error[] = [];
       const settle = (act: () => void) => {
         clearTimeout(hedge);
         signal.removeEventListener('abort', onAbort);
@@ -72,7 +72,7 @@ export class EtcdMembers {
         clearTimeout(hedge);
         const member = order.shift();
         if (!member) {
-          if (unanswered.size === 0) settle(() => reject(lastError));
+          if (unanswered.size === 0) settle(() => reject(inSum(problems)));
           return;
         }
         unanswered.add(member);
@@ -86,7 +86,7 @@ export class EtcdMembers {
           async (error: Error) => {
             const plain = await explain(error, member.endpoint, this.#spec, this.#right, this.#requestMs);
             if (!unanswered.delete(member)) return;
-            lastError = plain;
+            problems.push(plain);
             if (isFinal(plain)) settle(() => reject(plain));
             else {
               member.reset();

@@ -11,6 +11,7 @@ import {
 } from '../../backend.ts';
 import { printable } from '../../text.ts';
 import { type FilePlace, LockFile } from './lock.ts';
+import { troubleWith } from './trouble.ts';
 
 /** A block of most file systems. What fence writes is within the first sector, which is written whole or not at all, unless tokens have hundreds of digits. */
 const RECORD_BYTES = 4096;
@@ -86,7 +87,7 @@ export class FenceFile implements Backend {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'ENOENT') return undefined;
-      throw new Unusable(`${this.#shown} cannot be read: ${code}`);
+      throw this.#trouble(error, `cannot be read: ${code}`);
     }
   }
 
@@ -97,13 +98,13 @@ export class FenceFile implements Backend {
     record.write(text);
     record.write('\n', RECORD_BYTES - 1);
     try {
-      if (writeSync(fd, record, 0, RECORD_BYTES, 0) < RECORD_BYTES)
-        throw Object.assign(new Error(), { code: 'ENOSPC' });
+      // What could be written in part only is told why with the rest.
+      for (let at = 0; at < RECORD_BYTES; ) at += writeSync(fd, record, at, RECORD_BYTES - at, at);
       fsyncSync(fd);
       if (!before) syncFolder(dirname(this.#file));
     } catch (error) {
       if (!before) ftruncateSync(fd, 0);
-      throw new Unusable(`${this.#shown} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+      throw this.#trouble(error, `cannot be written: ${(error as NodeJS.ErrnoException).code}`);
     }
   }
 
@@ -117,9 +118,13 @@ export class FenceFile implements Backend {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       const reason = code === 'ENOENT' ? `there is no folder ${dirname(this.#shown)}` : code;
-      throw new Unusable(`${this.#shown} cannot be written: ${reason}`);
+      throw this.#trouble(error, `cannot be written: ${reason}`);
     }
     throw new Unusable(`${this.#shown} is not a file`);
+  }
+
+  #trouble(error: unknown, problem: string): Error {
+    return troubleWith(error, `${this.#shown} ${problem}`);
   }
 }
 

@@ -67,7 +67,7 @@ export class LockFile {
         try {
           this.mustBeOurs(place);
         } catch (error) {
-          resolve(error as Gone);
+          if (error instanceof Gone) resolve(error); // anything else proves nothing
         }
       };
       // There is something else to be waited for by then: it takes 0.5 ms.

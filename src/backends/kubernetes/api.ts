@@ -24,6 +24,9 @@ interface Answer {
   body: unknown;
 }
 
+/** Of a plugin, a token or a certificate that is not where the kubeconfig says, or not for us. */
+const MISSING = ['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'ELOOP', 'ENAMETOOLONG'];
+
 /** Far more than a Lease can hold. */
 const LONGEST_ANSWER = 8 << 20;
 
@@ -141,13 +144,14 @@ export class LeaseApi {
     try {
       return await this.#cluster.credentials();
     } catch (error) {
-      const { code, message, path } = error as NodeJS.ErrnoException;
+      const { code, message } = error as NodeJS.ErrnoException;
       // Its message shows how the text begins, which may be a token.
       if (error instanceof SyntaxError)
         throw new Error('kubernetes: no credentials: what the exec plugin printed is not JSON');
       const text = `kubernetes: no credentials: ${printable((message.trim().split('\n')[0] || code) ?? 'the exec plugin failed')}`;
-      if (path !== undefined || code === 'ENOENT' || /HTTP protocol is not allowed/.test(message))
-        throw new Unusable(text);
+      const isMissing = MISSING.includes(code!) || /HTTP protocol is not allowed/.test(message);
+      // A plugin or a file that has served is put in place anew, as in an upgrade.
+      if (isMissing && !this.#cluster.hasServed) throw new Unusable(text);
       throw new Error(text, { cause: error });
     }
   }

@@ -6,7 +6,8 @@ import { dirname, resolve } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { ExecAuth } from '@kubernetes/client-node/dist/exec_auth.js';
 import yaml from 'js-yaml';
-import { isNodesOwn } from '../../adoption.ts';
+import { isNodesOwn } from '../../awaited.ts';
+import { formatDuration } from '../../durations.ts';
 import { usage } from '../../outcome.ts';
 import { printable } from '../../text.ts';
 import type { KubernetesSpec } from './spec.ts';
@@ -26,6 +27,7 @@ export interface Credentials {
 export class Cluster {
   readonly #spec: KubernetesSpec;
   readonly #plugins = new Set<ChildProcess>();
+  #hasServed = false;
   #config: KubeConfig;
   #pending: Promise<Credentials> | undefined;
   #agent: { key: string; agent: Agent } | undefined;
@@ -46,6 +48,11 @@ export class Cluster {
     return this.#config.getCurrentContext();
   }
 
+  /** Credentials have been had. */
+  get hasServed(): boolean {
+    return this.#hasServed;
+  }
+
   get namespace(): string | undefined {
     return this.#config.getContextObject(this.context)?.namespace?.trim();
   }
@@ -55,7 +62,7 @@ export class Cluster {
     this.#config.setCurrentContext(context);
   }
 
-  /** A plugin that hangs is not started again beside itself. */
+  /** A plugin that is slow is not started again beside itself. */
   credentials(): Promise<Credentials> {
     this.#pending ??= this.#read().finally(() => {
       this.#pending = undefined;
@@ -87,6 +94,7 @@ export class Cluster {
       if (this.#agent) retire(this.#agent.agent);
       this.#agent = { key: digest, agent };
     }
+    this.#hasServed = true;
     return {
       agent: this.#agent.agent,
       headers: options.headers as Record<string, string>,
@@ -157,10 +165,28 @@ const firstOfEach = <T extends { name: string }>(list: T[]): T[] =>
 function letNodeWait(authenticator: ExecAuth, plugins: Set<ChildProcess>): void {
   const startPlugin: typeof spawn = ((...args: Parameters<typeof spawn>) => {
     const plugin = spawn(...args);
+    // Then it has no pipes, and tells its error before anybody can listen (child_process.js, EMFILE).
+    plugin.on('error', () => {});
+    if (!plugin.stdout) throw new Error(`spawn ${args[0]}: no descriptor is left`);
     isNodesOwn(plugin);
     plugins.add(plugin);
-    plugin.once('close', () => plugins.delete(plugin));
+    const patience = setTimeout(() => giveUp(plugin), PATIENCE_MS).unref();
+    plugin.once('close', () => {
+      clearTimeout(patience);
+      plugins.delete(plugin);
+    });
     return plugin;
   }) as typeof spawn;
   (authenticator as unknown as { execFn: typeof spawn }).execFn = startPlugin;
+}
+
+/** A leader has lost its lease by then, with any common ttl; client-go waits for ever. */
+const PATIENCE_MS = 60_000;
+
+/** It is over when its pipes are closed, too, and what it has started may hold them open. */
+function giveUp(plugin: ChildProcess): void {
+  plugin.emit('error', new Error(`the exec plugin has not answered within ${formatDuration(PATIENCE_MS)}`));
+  plugin.kill('SIGKILL');
+  plugin.stdout?.destroy();
+  plugin.stderr?.destroy();
 }

@@ -60,7 +60,7 @@ export class RedisConnection {
       this.#hasAnswered = true;
       return answer;
     } catch (error) {
-      if (!link.isReady) this.#passOver(link);
+      if (!link.isReady || isMoved(error as Error)) this.#passOver(link);
       if (!link.isReady || !isAnswer(error as Error) || isMoved(error as Error)) this.#drop(link);
       if (signal.aborted) throw signal.reason;
       throw this.#explain(link.problem ?? (error as Error));
@@ -80,7 +80,7 @@ export class RedisConnection {
     this.reset();
   }
 
-  /** A Sentinel that does not answer is asked last the next time. */
+  /** A Sentinel that does not answer, or names a server that is no master (any more), is asked last the next time. */
   #passOver({ first }: Link): void {
     if (this.#endpoints[0] === first) this.#endpoints.push(this.#endpoints.shift()!);
   }

@@ -1,4 +1,4 @@
-import { untilAborted } from '../../clock.ts';
+import { now, untilAborted } from '../../clock.ts';
 import { closeOnExec } from '../../native.ts';
 import { race, under } from '../../waiting.ts';
 import type { Auth } from '../connection.ts';
@@ -18,6 +18,20 @@ export interface ConnectionTo {
   /** Undefined: a new session. */
   session: SessionKey | undefined;
   auth: Auth | undefined;
+  /** Told what length was granted, as soon as it is known. */
+  granted(sessionMs: number): void;
+}
+
+/**
+ * How old a request's answer has to be so that a later one, which a quorum has agreed to, shows that the ensemble's leader has heard of the session by it. A follower touches the
+ * session by itself and tells the leader so with its next answer to a ping, which come twice a tick (`LearnerHandler`, `Leader.lead` in ZooKeeper's source), and
+ * sends that and what it forwards in one order. Half of the default tick of 2 s, and a quarter of a second for pings that are late.
+ */
+export const ECHO_MS = 1250;
+
+interface Heard {
+  sentAt: number;
+  answeredAt: number;
 }
 
 /** One connection to one server. Once it is lost it stays lost; its session may go on over another one. */
@@ -29,6 +43,8 @@ export class Connection {
   /** Each watched path has one watch, or the library would collect them. */
   readonly #watches = new Map<string, Promise<void>>();
   #isClosed = false;
+  /** Requests that were answered: the latest that is older than ECHO_MS, and all since. A new session and one that moved here are taken to the leader at once, so the greeting counts at any age. */
+  #heard: Heard[] = [];
 
   private constructor(endpoint: string, client: Client, relay: Relay) {
     this.endpoint = endpoint;
@@ -42,6 +58,7 @@ export class Connection {
     const connection = new Connection(to.endpoint, client, relay);
     try {
       await connection.#greet(to, signal);
+      to.granted(connection.grantedMs);
       if (to.auth) {
         const { username, password } = to.auth;
         await connection.call(signal, (_, done) => client.add_auth('digest', `${username}:${password}`, done));
@@ -68,6 +85,12 @@ export class Connection {
     return { id: this.#client.client_id, password: this.#client.client_password };
   }
 
+  /** The moment from which the session's length counts for the ensemble's leader, or an earlier one, should a quorum agree to a request that is sent at `sentAt` or later. */
+  countsFrom(sentAt: number): number {
+    const [greeting, ...others] = this.#heard;
+    return (others.findLast(({ answeredAt }) => answeredAt <= sentAt - ECHO_MS) ?? greeting!).sentAt;
+  }
+
   /** The session's length as granted. */
   get grantedMs(): number {
     return this.#client.timeout;
@@ -79,10 +102,12 @@ export class Connection {
     send: (client: Client, done: Done<Values>) => number,
   ): Promise<Values> {
     const either = under(signal, this.lost);
+    const sentAt = now();
     return new Promise<Values>((resolve, reject) => {
       if (either.signal.aborted) return reject(either.signal.reason);
       either.signal.addEventListener('abort', () => reject(either.signal.reason));
       const code = send(this.#client, (answer, meaning, ...values) => {
+        if (!isOwn(answer)) this.#hear(sentAt);
         if (answer === 0) resolve(values);
         else if (isOwn(answer)) reject(this.lost.reason ?? new Error(`zookeeper: ${meaning}`));
         else reject(new Answer(answer, meaning));
@@ -106,6 +131,12 @@ export class Connection {
     } finally {
       either.abort();
     }
+  }
+
+  #hear(sentAt: number): void {
+    const at = now();
+    this.#heard.push({ sentAt, answeredAt: at });
+    while (this.#heard.length > 1 && this.#heard[1]!.answeredAt <= at - ECHO_MS) this.#heard.shift();
   }
 
   async #watch(path: string): Promise<void> {
@@ -134,6 +165,7 @@ export class Connection {
         this.#lose(answerOfClose(code));
       });
       const { session } = to;
+      this.#heard.push({ sentAt: now(), answeredAt: Number.NEGATIVE_INFINITY });
       this.#client.init({
         connect: this.#relay.address,
         timeout: to.ttlMs,

@@ -23,6 +23,9 @@ export class Session {
   constructor(spec: ZooKeeperSpec, candidate: Candidate) {
     this.#spec = spec;
     this.#candidate = candidate;
+    this.shortened = new Promise((resolve) => {
+      this.#sayShortened = resolve;
+    });
   }
 
   /** Hex, as in `Stat.ephemeralOwner`. */
@@ -32,6 +35,29 @@ export class Session {
 
   /** The session's length as the server granted it; undefined before there is a session. */
   grantedMs: number | undefined;
+
+  /** Resolves with the length in ms once a server has granted less than what was asked for. */
+  readonly shortened: Promise<number>;
+  #sayShortened!: (toMs: number) => void;
+
+  /** Aborted once the session is ended or left. */
+  get signal(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  /** See `Connection`. Long ago while there is no connection. */
+  countsFrom(sentAt: number): number {
+    return this.#connection?.countsFrom(sentAt) ?? Number.NEGATIVE_INFINITY;
+  }
+
+  /** Goes on over a new connection to the same server: by that the ensemble's leader hears of the session. */
+  async reopen(signal: AbortSignal): Promise<void> {
+    if (this.#connection && !this.#connection.isLost) {
+      this.#connection.cut();
+      this.#next--;
+    }
+    await this.#connected(signal);
+  }
 
   /** Throws Gone when the session is over, Refused when the server will have nothing to do with us, an Answer, or any other error for "don't know". */
   async call<Values extends unknown[]>(
@@ -99,11 +125,15 @@ export class Session {
   /** Goes on when those who asked have given up: a server that is slow to say hello would never be reached otherwise. */
   async #open(): Promise<Connection> {
     const { endpoints, auth } = this.#spec;
-    const openingMs = Math.max(SHORTEST_OPENING_MS, this.#candidate.requestMs) / endpoints.length;
+    const { ttlMs, requestMs } = this.#candidate;
+    const openingMs = Math.max(SHORTEST_OPENING_MS, requestMs) / endpoints.length;
     let problem: unknown;
     for (let tried = 0; tried < endpoints.length && !this.#over.signal.aborted; tried++) {
       const endpoint = endpoints[this.#next++ % endpoints.length]!;
-      const to = { endpoint, ttlMs: this.#candidate.ttlMs, session: this.#key, auth };
+      const granted = (sessionMs: number) => {
+        if (sessionMs < ttlMs) this.#sayShortened(sessionMs);
+      };
+      const to = { endpoint, ttlMs, session: this.#key, auth, granted };
       try {
         this.#connection = await Connection.open(to, within(openingMs, this.#over.signal));
         this.#key = this.#connection.session;

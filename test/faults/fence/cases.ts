@@ -78,7 +78,7 @@ export function fencesWith(kind: CronStoreKind): void {
       const oracle = new Oracle();
       const target = newTarget();
       // elect-run starts its child by way of setpriv(1).
-      script(oracle.folder, 'setpriv', '#!/bin/sh\nkill -9 $PPID\n');
+      script(oracle.folder, 'setpriv', '#!/bin/sh\nkill -9 $PPID # --pdeathsig\n');
       const prefix = ['env', `PATH=${oracle.folder}:${process.env.PATH}`];
       const killed = await fence(target, 5, oracle.job('ends'), { prefix }).ended;
       expect(killed.signal).toBe('SIGKILL');
