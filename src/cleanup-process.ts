@@ -19,4 +19,4 @@ const told = new Promise<void>((resolve) => {
   setInterval(() => {}, 60_000); // to be waited for
 });
 const facts = JSON.parse(readFileSync(0, 'utf8'));
-told.then(() => cleanUp(facts, task === 'release')).then(() => process.exit());
+told.then(() => cleanUp(facts, task === 'release')).then((isDead) => process.exit(isDead ? 0 : 1));

@@ -16,11 +16,11 @@ const PATIENCE_MS = 10_000;
 
 /**
  * What the guard does when elect-run cannot: ends what is left of the tree, wherever it went, and with `isRelease` (elect-run is dead) gives
- * the place in the store back, so that the next candidate need not wait for the lease to run out.
+ * the place in the store back, so that the next candidate need not wait for the lease to run out. Resolves with whether the tree is dead, as far as anything is known of it.
  */
-export async function cleanUp(facts: Partial<Facts>, isRelease: boolean): Promise<void> {
+export async function cleanUp(facts: Partial<Facts>, isRelease: boolean): Promise<boolean> {
   const { marks, backend: spec, candidate, handle } = facts;
-  if (!marks || !spec || !candidate) return; // elect-run died before it could say
+  if (!marks || !spec || !candidate) return true; // elect-run died before it could say
   const isDead = await killTree({ ...marks, reaper: isRelease ? undefined : marks.reaper }, now() + PATIENCE_MS);
   if (!isDead) {
     process.stderr.write(
@@ -31,4 +31,5 @@ export async function cleanUp(facts: Partial<Facts>, isRelease: boolean): Promis
     await backend.release({ ttlMs: undefined, handle }, within(PATIENCE_MS)).catch(() => {}); // it runs out by itself
     await backend[Symbol.asyncDispose]();
   }
+  return isDead;
 }

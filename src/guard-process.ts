@@ -53,12 +53,9 @@ async function timeIsUp(): Promise<void> {
  */
 async function electRunIsDead(): Promise<void> {
   signalJob('SIGSTOP');
-  const isDone = await cleanUp(facts, true).then(
-    () => true,
-    () => false,
-  );
+  const isDead = await cleanUp(facts, true).catch(() => false);
   killKnown();
-  if (isDone || untilAt === Number.POSITIVE_INFINITY) process.exit();
+  if (isDead || untilAt === Number.POSITIVE_INFINITY) process.exit();
   isLeftAlone = true;
 }
 

@@ -186,6 +186,15 @@ test('the clean-up that was loaded for a deadline begins at it, whatever it is t
   expect(await ended).toEqual([0, null]);
 });
 
+test('a clean-up that could not look at everybody has failed', async () => {
+  const cleanUp = spawn(process.execPath, [file('cleanup-process.js'), 'release'], {
+    stdio: ['pipe', 'inherit', 'ignore'],
+  });
+  // Without the sessions of helpers no look succeeds.
+  cleanUp.stdin.end(JSON.stringify({ marks: { helpers: [], known: [] }, backend: {}, candidate: {} }));
+  expect(await once(cleanUp, 'exit')).toEqual([1, null]);
+}, 20_000);
+
 each([...SHELLS, OLD_BASH], (kind) => {
   const startNoting = async (cleanUp = CLEAN_UP) => {
     const program = script(scratch(), 'clean-up.sh', cleanUp);
