@@ -155,7 +155,7 @@ export class ZooKeeperBackend implements Backend {
     if (grantedMs >= this.#candidate.ttlMs + this.#reserveMs) return;
     const enough = Math.floor((grantedMs - ECHO_MS) / (1 + 1 / TOUCHES) / 1000) * 1000;
     throw new Unusable(
-      `--ttl ${formatDuration(this.#candidate.ttlMs)}: this ZooKeeper grants sessions of ${formatDuration(grantedMs)} at most (its maxSessionTimeout), which is enough for a --ttl of ${formatDuration(enough)}`,
+      `--ttl ${formatDuration(this.#candidate.ttlMs)}: this ZooKeeper grants sessions of ${formatDuration(grantedMs)} at most (its maxSessionTimeout); choose a --ttl of ${formatDuration(enough)} or less`,
     );
   }
 

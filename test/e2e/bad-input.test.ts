@@ -637,7 +637,7 @@ describeWith(['zookeeper'], 'a ZooKeeper that does not do what we ask', () => {
     const ended = await refused(open.url, '-n', 'long', '--ttl', '10m');
     expectOneLine(
       ended,
-      /--ttl 10m: this ZooKeeper grants sessions of 4m at most \(its maxSessionTimeout\), which is enough for a --ttl of 3m44s/,
+      /--ttl 10m: this ZooKeeper grants sessions of 4m at most \(its maxSessionTimeout\); choose a --ttl of 3m44s or less/,
     );
     expect(ended.code).toBe(64);
     expect(await open.children('/long')).toEqual([]);

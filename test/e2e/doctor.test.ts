@@ -540,13 +540,13 @@ describeWith(['zookeeper'], 'doctor, with ZooKeeper', () => {
     const examined = await examine(['-b', zookeeper.url, '-n', 'jobs/deep/x']);
     expectHealthy(examined, 'server', 'session', 'expiry', 'timing');
     expectFinding(examined, 'server', 'ok', /standalone, ZooKeeper 3\./);
-    expectFinding(examined, 'session', 'ok', /granted up to 2m/);
+    expectFinding(examined, 'session', 'ok', /granted up to 4m/);
   });
 
   test('a ttl that it does not grant is a problem: 64', async () => {
     const examined = await examine(['-b', zookeeper.url, '--ttl', '10m']);
     expect(examined.code).toBe(64);
-    expectFinding(examined, 'election', 'problem', /grants 2m at most/, /choose a shorter --ttl/);
+    expectFinding(examined, 'election', 'problem', /grants sessions of 4m at most/, /choose a --ttl of 3m44s or less/);
     expect(await tree()).toEqual([]);
   });
 

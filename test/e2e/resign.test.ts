@@ -211,7 +211,7 @@ describeWith(['flock'], 'requests of several with a file', () => {
     const { args, list } = await led();
     const go = join(scratch(), 'go');
     const NODE_OPTIONS = `--import=${script(scratch(), 'held.mjs', HELD)}`;
-    const slow = elect(['resign', ...args], { env: { NODE_OPTIONS, GO: go, XDG_CACHE_HOME: '/nonexistent' } });
+    const slow = elect(['resign', ...args], { env: { NODE_OPTIONS, GO: go, XDG_CACHE_HOME: '/proc/nonexistent' } });
     await until(() => list().some((name) => name.startsWith('job.word')), 'a request under way');
     expect(await elect(['resign', ...args]).ended).toMatchObject({ code: 0 });
     writeFileSync(go, '');

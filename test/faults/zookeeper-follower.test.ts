@@ -5,7 +5,7 @@ import { ZooKeeper } from '../helpers/zookeeper.ts';
 import { LOST, leaveNothingBehind, newElection, renewals, standInLine } from './candidates.ts';
 
 /** Renewed so often that the client library's own pings, after a third of the session without a request, do not come in between. */
-const FLAGS = ['--ttl', '10s', '--renew-every', '3s', '--grace', '500ms'];
+const FLAGS = ['--ttl', '6s', '--renew-every', '1800ms', '--grace', '500ms'];
 
 describeWith(['zookeeper', 'flock'], 'zookeeper: a follower cut off together with elect-run', () => {
   leaveNothingBehind();
