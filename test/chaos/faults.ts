@@ -6,7 +6,7 @@ import type { Ways } from '../helpers/netns.ts';
 import type { Conduct } from '../helpers/oracle.ts';
 import { childrenOf, commandLine, freezeTree, isStopped, sessionOf, signal, until } from '../helpers/procs.ts';
 import type { Dice } from './dice.ts';
-import { type Candidate, idOf, lastOf, type Scene, type Site } from './site.ts';
+import { type Candidate, CLOCK_STEP, idOf, lastOf, type Scene, type Site, SUSPEND } from './site.ts';
 import type { Excuse } from './verdict.ts';
 
 /** One draw of the nemesis: everything about it that does not depend on how the others behave. */
@@ -335,7 +335,7 @@ const HOUR_S = 3600;
 
 const machines: Fault[] = [
   {
-    name: 'clock step',
+    name: CLOCK_STEP,
     weight: 2,
     lasts: [0.3, 2],
     can: () => true,
@@ -349,7 +349,7 @@ const machines: Fault[] = [
     },
   },
   {
-    name: 'suspend while cut off',
+    name: SUSPEND,
     weight: 3,
     lasts: [1.4, 1.8],
     can: hasWire,

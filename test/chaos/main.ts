@@ -164,13 +164,13 @@ function report(results: Result[]): string {
   return `${table(summary)}\n\n${table(faults)}`;
 }
 
-function describeFailure({ store, failed, broken }: Result): string {
+function describeFailure({ store, failed, broken }: Result, which = `--store ${store}`): string {
   if (broken !== undefined) return `${store} could not be attacked: ${broken}`;
   const { seed, violations, draws, timeline } = failed!;
   const [text, episode] = seed.split('/');
   return [
     `${store}: ${violations.join('\n  ')}`,
-    `again: npm run chaos -- --store ${store} --seed ${text} --episode ${episode}`,
+    `again: npm run chaos -- ${which} --seed ${text} --episode ${episode}`,
     `its history, with ${draws.length} faults:`,
     ...timeline,
   ].join('\n');
@@ -281,7 +281,8 @@ async function findMutations(chosen: Chosen, progress: (line: string) => void): 
       ]),
     ])}\n`,
   );
-  for (const row of rows.filter(found)) console.log(`without ${row.mutation.name}: ${describeFailure(row.result)}\n`);
+  for (const { mutation, result } of rows.filter(found))
+    console.log(`without ${mutation.name}: ${describeFailure(result, `--mutate '${mutation.name}'`)}\n`);
   const missed = rows.filter((row) => !found(row));
   console.log(
     missed.length === 0 ? 'each was found' : `not found: ${missed.map(({ mutation }) => mutation.name).join(', ')}`,

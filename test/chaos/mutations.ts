@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { SUSPEND } from './site.ts';
 
 /** elect-run with one rule of docs/safety.md less: whoever does not find it does not look. */
 export interface Mutation {
@@ -29,6 +30,7 @@ export const MUTATIONS: Mutation[] = [
   {
     name: 'guard',
     store: 'redis',
+    faults: ['kill -9 of elect-run', 'SIGSTOP of elect-run'],
     patches: [
       { file: 'src/guard.sh', from: `signal_job() { [ -z "$job" ] ||`, to: `signal_job() { [ -z '' ] ||` },
       { file: 'src/guard.sh', from: `clean_up() { printf`, to: `clean_up() { [ -n '' ] && printf` },
@@ -79,6 +81,7 @@ export const MUTATIONS: Mutation[] = [
   {
     name: 'BOOTTIME',
     store: 'redis',
+    faults: [SUSPEND],
     patches: [
       {
         file: 'src/clock.ts',
@@ -86,9 +89,10 @@ export const MUTATIONS: Mutation[] = [
         to: 'return origin + monotonicMs();',
       },
       {
+        // CLOCK_MONOTONIC as libfaketime shows it is the time of day, with another origin in each process: so, what it was put back by is taken off.
         file: 'src/guard.sh',
         from: 'read -r up _ </proc/uptime',
-        to: `up=$("$node" -p '(Number(process.hrtime.bigint()) / 1e9).toFixed(2)')`,
+        to: `up=$(awk '{ put_back = $1; getline <"/proc/uptime"; printf "%.2f", $1 + put_back }' "$FAKETIME_TIMESTAMP_FILE")`,
       },
     ],
   },

@@ -33,6 +33,28 @@ export interface Scene {
   oracle: Oracle;
   /** The elect-run that is on trial. */
   program: string[];
+  /** Those that the nemesis draws from. */
+  faults: string[];
+}
+
+/** Faults of those who have a clock of their own. */
+export const CLOCK_STEP = 'clock step';
+export const SUSPEND = 'suspend while cut off';
+
+/** How many candidates have such a clock, beside other faults; where there are none, all of them. */
+const WALL_CLOCKS = 0.15;
+const SUSPENDABLE_CLOCKS = 0.2;
+
+/** `drawn`: from 0, below 1. */
+function drawClock(drawn: number, faults: string[]): WallClock | SuspendableClock | undefined {
+  const walls = faults.includes(CLOCK_STEP) ? WALL_CLOCKS : 0;
+  const suspendables = faults.includes(SUSPEND) ? SUSPENDABLE_CLOCKS : 0;
+  const others = faults.every((name) => [CLOCK_STEP, SUSPEND].includes(name))
+    ? 0
+    : 1 - WALL_CLOCKS - SUSPENDABLE_CLOCKS;
+  const kind = drawn * (walls + suspendables + others);
+  if (kind < walls) return new WallClock();
+  return kind < walls + suspendables ? new SuspendableClock() : undefined;
 }
 
 /** One life of a candidate. */
@@ -95,7 +117,7 @@ export class Site {
   }
 
   async #live(): Promise<void> {
-    const { world, store, kind, name, oracle, program } = this.#scene;
+    const { world, store, kind, name, oracle, program, faults } = this.#scene;
     // All draws first: they have to be the same in every run of this seed.
     const { conduct } = this.#dice.weighted(CONDUCTS);
     const isProxied = this.#dice.chance(world.network ? 0.5 : 1) && store.endpoints.length > 0;
@@ -105,7 +127,7 @@ export class Site {
 
     const wire = await Wire.open(world, this.#number, store.endpoints, isProxied);
     if (this.#over.signal.aborted) return wire.close();
-    const clock = clockKind < 0.15 ? new WallClock() : clockKind < 0.35 ? new SuspendableClock() : undefined;
+    const clock = drawClock(clockKind, faults);
     const { backend, flags = [], env } = store.access(wire.endpoints);
     const timing = ['--ttl', `${kind.ttlMs}ms`, '--renew-every', '1s', '--grace', '300ms'];
     const args = [
