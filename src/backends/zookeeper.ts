@@ -174,12 +174,10 @@ export class ZooKeeperBackend implements Backend {
   async confirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<bigint> {
     const session = place.session!;
     // All of a session's requests are answered in their order: what the server shows is not older than that write.
-    const [, seats, [stat]] = await Promise.all([
+    const [, seats, stat] = await Promise.all([
       this.#affirm(place, signal),
       this.#line(session, signal),
-      this.#ask<[{ czxid: number; ephemeralOwner: string }]>(session, signal, place, (client, done) =>
-        client.a_exists(place.path!, false, done),
-      ),
+      this.#aboutOurs(place, session.stat(place.path!, signal)),
     ]);
     if (this.#pathOf(seats[0]?.name ?? '') !== place.path || stat.ephemeralOwner !== session.id)
       throw this.#gone(place);
@@ -200,7 +198,7 @@ export class ZooKeeperBackend implements Backend {
       place.ttlMs = session.grantedMs! - Math.max(this.#reserveMs, sentAt - session.countsFrom(sentAt));
     } else {
       // Whether the ensemble's leader hears of it matters only once we lead.
-      await this.#ask(session, signal, place, (client, done) => client.a_exists(place.path!, false, done));
+      await this.#aboutOurs(place, session.stat(place.path, signal));
       place.ttlMs = session.grantedMs! - this.#reserveMs;
     }
     place.countedFrom = sentAt;
@@ -211,12 +209,11 @@ export class ZooKeeperBackend implements Backend {
   #touchOften(place: ZooKeeperPlace, session: Session): void {
     if (place.isTouched) return;
     place.isTouched = true;
-    const touch = (client: Client, done: Done<[unknown]>) => client.a_exists(place.path!, false, done as never);
     const keepTouching = async () => {
       for (const { signal } = session; ; ) {
         await pause(this.#touchEveryMs, signal);
         if (signal.aborted) return;
-        await session.call(within(this.#candidate.requestMs, signal), touch).catch(() => {}); // the next renewal counts for less
+        await session.stat(place.path!, within(this.#candidate.requestMs, signal)).catch(() => {}); // the next renewal counts for less
       }
     };
     keepTouching();
@@ -259,15 +256,10 @@ export class ZooKeeperBackend implements Backend {
     const ids = await Promise.all(seats.slice(0, MOST_SHOWN).map((name) => this.#whoIs(session, name, signal)));
     if (seats.length === 0) return { leader: undefined, waiting: [] };
     const path = this.#pathOf(seats[0]!);
-    const stat = await session
-      .call(signal, (client, done: Done<[{ czxid: number }]>) => client.a_exists(path, false, done as never))
-      .then(
-        ([found]) => found,
-        (error) => {
-          if (isAnswer(error, CODES.noNode)) return undefined;
-          throw this.#read(error);
-        },
-      );
+    const stat = await session.stat(path, signal).catch((error) => {
+      if (isAnswer(error, CODES.noNode)) return undefined;
+      throw this.#read(error);
+    });
     const token = stat && String(stat.czxid);
     const [id] = ids;
     return {
@@ -412,7 +404,7 @@ export class ZooKeeperBackend implements Backend {
       const [created] = await session.call(signal, create).catch(async (error) => {
         if (!isAnswer(error, CODES.noNode)) throw this.#read(error);
         await this.#makeParents(session, signal);
-        return this.#ask(session, signal, place, create);
+        return this.#aboutOurs(place, session.call(signal, create));
       });
       place.path = created;
     }
@@ -431,9 +423,8 @@ export class ZooKeeperBackend implements Backend {
    * hears of the deletion. Nobody can watch an ACL.
    */
   async #affirm(place: ZooKeeperPlace, signal: AbortSignal): Promise<void> {
-    await this.#ask(place.session!, signal, place, (client, done) =>
-      client.a_set_acl(place.path!, -1, this.#acl, done),
-    );
+    const setAcl = (client: Client, done: Done<[]>) => client.a_set_acl(place.path!, -1, this.#acl, done);
+    await this.#aboutOurs(place, place.session!.call(signal, setAcl));
   }
 
   async #line(session: Session, signal: AbortSignal): Promise<Seat[]> {
@@ -521,7 +512,7 @@ export class ZooKeeperBackend implements Backend {
   async #disappears(session: Session, path: string, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await session.call(signal, (client, done: Done<[unknown]>) => client.a_exists(path, false, done as never));
+        await session.stat(path, signal);
         await session.change(path, signal);
       } catch (error) {
         if (error instanceof Gone || isAnswer(error, CODES.noNode)) return;
@@ -530,15 +521,10 @@ export class ZooKeeperBackend implements Backend {
     }
   }
 
-  /** About our own znode: that it is not there is Gone. */
-  async #ask<Values extends unknown[]>(
-    session: Session,
-    signal: AbortSignal,
-    place: ZooKeeperPlace,
-    send: (client: Client, done: Done<Values>) => number,
-  ): Promise<Values> {
+  /** What was asked about our own znode: that it is not there is Gone. */
+  async #aboutOurs<Answer>(place: ZooKeeperPlace, asked: Promise<Answer>): Promise<Answer> {
     try {
-      return await session.call(signal, send);
+      return await asked;
     } catch (error) {
       throw isAnswer(error, CODES.noNode) ? this.#gone(place) : this.#read(error);
     }

@@ -88,7 +88,7 @@ export class ZooKeeperExaminer implements Examiner {
 
   async #isThere(path: string, signal: AbortSignal): Promise<boolean> {
     try {
-      await this.#session.call(signal, (client, done: Done<[unknown]>) => client.a_exists(path, false, done as never));
+      await this.#session.stat(path, signal);
       return true;
     } catch (error) {
       if (isAnswer(error, CODES.noNode)) return false;

@@ -2,7 +2,7 @@ import { Gone, Refused } from '../../backend.ts';
 import { within } from '../../clock.ts';
 import type { Candidate } from '../index.ts';
 import { Connection, type SessionKey } from './connection.ts';
-import { type Client, CODES, type Done, isAnswer } from './library.ts';
+import { type Client, CODES, type Done, isAnswer, type Stat } from './library.ts';
 import type { ZooKeeperSpec } from './spec.ts';
 
 /** A connection takes more than a request on an open one: name, TCP, handshake. */
@@ -73,6 +73,12 @@ export class Session {
       if (signal.aborted && performance.now() - sentAt >= this.#candidate.requestMs / 2) connection.cut();
       throw this.#read(error);
     }
+  }
+
+  /** As the server that we talk to has it. Throws as `call` does. */
+  async stat(path: string, signal: AbortSignal): Promise<Stat> {
+    const [stat] = await this.call<[Stat]>(signal, (client, done) => client.a_exists(path, false, done));
+    return stat;
   }
 
   /** Resolves when the znode changes, or is not there. Throws as `call` does, also when the connection is lost meanwhile. */
