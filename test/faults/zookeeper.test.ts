@@ -44,6 +44,15 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     expect(stdout.toString()).toMatch(/^leader +\S+, token \d+/m);
   });
 
+  // With a look at each renewal for somebody's word an error is among the answers; here are none.
+  test.each([[[]], [['--no-remote-resign']]])('each renewal is good for the whole ttl, with %j', async (more) => {
+    const leader = stand(entryFor(new Oracle(), [...SHORT, ...more]));
+    const { ttlMs } = await leader.event('elected');
+    await renewals(leader, 5);
+    for (const { event, validForMs } of leader.events)
+      if (event === 'renewed') expect(validForMs).toBeGreaterThan((ttlMs as number) - 500);
+  });
+
   /** A candidate whose znode is created while the answer to that is held back. */
   async function entersUnanswered(entry: Entry, alreadyThere: number) {
     const link = await Link.start(zookeeper.endpoints[0]!);

@@ -43,7 +43,9 @@ export class Connection {
   /** Each watched path has one watch, or the library would collect them. */
   readonly #watches = new Map<string, Promise<void>>();
   #isClosed = false;
-  /** Requests that were answered: the latest that is older than ECHO_MS, and all since. A new session and one that moved here are taken to the leader at once, so the greeting counts at any age. */
+  /** When those were sent that have not been answered. */
+  readonly #open = new Set<{ sentAt: number }>();
+  /** Requests that were answered, from the latest that the oldest open one may count from. A new session and one that moved here are taken to the leader at once, so the greeting counts at any age. */
   #heard: Heard[] = [];
 
   private constructor(endpoint: string, client: Client, relay: Relay) {
@@ -87,8 +89,7 @@ export class Connection {
 
   /** The moment from which the session's length counts for the ensemble's leader, or an earlier one, should a quorum agree to a request that is sent at `sentAt` or later. */
   countsFrom(sentAt: number): number {
-    const [greeting, ...others] = this.#heard;
-    return (others.findLast(({ answeredAt }) => answeredAt <= sentAt - ECHO_MS) ?? greeting!).sentAt;
+    return (this.#heard.findLast(({ answeredAt }) => answeredAt <= sentAt - ECHO_MS) ?? this.#heard[0]!).sentAt;
   }
 
   /** The session's length as granted. */
@@ -102,17 +103,21 @@ export class Connection {
     send: (client: Client, done: Done<Values>) => number,
   ): Promise<Values> {
     const either = under(signal, this.lost);
-    const sentAt = now();
+    const request = { sentAt: now() };
     return new Promise<Values>((resolve, reject) => {
       if (either.signal.aborted) return reject(either.signal.reason);
       either.signal.addEventListener('abort', () => reject(either.signal.reason));
+      this.#open.add(request);
       const code = send(this.#client, (answer, meaning, ...values) => {
-        if (!isOwn(answer)) this.#hear(sentAt);
+        if (!isOwn(answer)) this.#hear(request);
+        this.#open.delete(request);
         if (answer === 0) resolve(values);
         else if (isOwn(answer)) reject(this.lost.reason ?? new Error(`zookeeper: ${meaning}`));
         else reject(new Answer(answer, meaning));
       });
-      if (code !== 0) reject(this.lost.reason ?? new Error(`zookeeper: the client refuses the request (${code})`));
+      if (code === 0) return;
+      this.#open.delete(request);
+      reject(this.lost.reason ?? new Error(`zookeeper: the client refuses the request (${code})`));
     }).finally(() => either.abort());
   }
 
@@ -133,10 +138,10 @@ export class Connection {
     }
   }
 
-  #hear(sentAt: number): void {
-    const at = now();
-    this.#heard.push({ sentAt, answeredAt: at });
-    while (this.#heard.length > 1 && this.#heard[1]!.answeredAt <= at - ECHO_MS) this.#heard.shift();
+  #hear({ sentAt }: { sentAt: number }): void {
+    this.#heard.push({ sentAt, answeredAt: now() });
+    const oldest = Math.min(...Array.from(this.#open, (request) => request.sentAt));
+    while (this.#heard.length > 1 && this.#heard[1]!.answeredAt <= oldest - ECHO_MS) this.#heard.shift();
   }
 
   async #watch(path: string): Promise<void> {
@@ -213,4 +218,4 @@ const NEVER = 2 ** 31 - 1;
 
 /** Codes by which the client, not the server, ends a request: whether it was done nobody knows. */
 const isOwn = (code: number): boolean =>
-  (code > -100 && code !== CODES.unimplemented) || code === CODES.closing || code === CODES.sessionMoved;
+  (code < 0 && code > -100 && code !== CODES.unimplemented) || code === CODES.closing || code === CODES.sessionMoved;
