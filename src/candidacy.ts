@@ -77,7 +77,8 @@ export class Candidacy {
               throw error;
             });
           const givesWay = word !== undefined && word !== this.#gaveWayFor;
-          if (token !== undefined && !givesWay) return this.#lead(leadership, String(token));
+          if (token !== undefined && !givesWay && !leadership.renewal.isGone)
+            return this.#lead(leadership, String(token));
           await this.resign(leadership);
           signal.throwIfAborted();
           const leftMs = once ? 0 : giveUpAt - now();
@@ -221,7 +222,14 @@ export class Candidacy {
       throw new Failure(EXIT.software, `the guard cannot be started: ${reason}`);
     });
     unguarded.catch(() => {});
-    const lost = Promise.race([renewal.stopDue, renewal.gone]).then(() => undefined);
+    let isLost = false;
+    const gone = renewal.gone.then(({ message }) => {
+      this.lastDoubt = message;
+    });
+    const lost = Promise.race([renewal.stopDue, gone]).then(() => {
+      isLost = true;
+      return undefined;
+    });
     let told: string | undefined;
     for (;;) {
       try {
@@ -230,7 +238,7 @@ export class Candidacy {
         const token = await Promise.race([answer, lost]);
         await Promise.race([armed, lost, unguarded]);
         interrupted.throwIfAborted();
-        return renewal.check() ? token : undefined;
+        return renewal.check() && !isLost ? token : undefined;
       } catch (error) {
         interrupted.throwIfAborted();
         if (error instanceof Refused || error instanceof Unusable || error instanceof Failure) throw error;

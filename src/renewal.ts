@@ -23,6 +23,8 @@ export interface RenewalHooks {
 export class Renewal {
   /** The store said that the place is gone. */
   readonly gone: Promise<Gone>;
+  /** The same, for whoever is about to start something and must not overlook what was said while other things were waited for. */
+  isGone = false;
   /** `stopAt` has come: the child has to be stopped now to be dead in time. */
   readonly stopDue: Promise<void>;
   /** `killAt` has come: nothing of the child may run on. */
@@ -49,7 +51,10 @@ export class Renewal {
     this.#timing = timing;
     this.#hooks = hooks;
     this.gone = new Promise((resolve) => {
-      this.#sayGone = resolve;
+      this.#sayGone = (gone) => {
+        this.isGone = true;
+        resolve(gone);
+      };
     });
     this.stopDue = new Promise((resolve) => {
       this.#sayStop = resolve;

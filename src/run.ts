@@ -160,8 +160,9 @@ class Terms {
       return await this.#candidacy.interruptible(async (interrupted) => {
         const signal = under(interrupted, over.signal).signal;
         const next = this.#agenda.next(this.#leader(elected), signal);
-        const first = await race([next, lost]);
+        const first = await race([lost, next]);
         interrupted.throwIfAborted();
+        if (renewal.isGone) return lost;
         // The store's answer may have been read after a stall.
         if (!renewal.check()) return { certain: false, reason: this.#candidacy.lastDoubt };
         return first;

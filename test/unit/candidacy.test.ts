@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { Backend } from '../../src/backend.ts';
+import { type Backend, Gone } from '../../src/backend.ts';
 import { Candidacy } from '../../src/candidacy.ts';
 import type { Config } from '../../src/config.ts';
 import type { Event } from '../../src/events.ts';
@@ -8,7 +8,11 @@ import type { Job } from '../../src/job.ts';
 import type { Signals } from '../../src/signals.ts';
 
 /** A candidate that leads at once, as far as the store says, until this store says otherwise. */
-function candidate(store: Partial<Backend>, options: Partial<Config> = {}) {
+function candidate(
+  store: Partial<Backend>,
+  options: Partial<Config> = {},
+  armed: () => Promise<void> = async () => {},
+) {
   const interruption = new AbortController();
   const seen = { released: 0, said: [] as Event[] };
   const backend = {
@@ -23,7 +27,7 @@ function candidate(store: Partial<Backend>, options: Partial<Config> = {}) {
   } as unknown as Backend;
   const guard = {
     setDeadline: () => {},
-    armed: async () => {},
+    armed,
     failed: new Promise(() => {}),
     tellFacts: () => {},
   } as unknown as Guard;
@@ -56,6 +60,40 @@ test('a signal between the confirming answer and the look for a word ends it, an
   });
   await expect(candidacy.stand()).rejects.toThrow('SIGTERM');
   expect(seen.released).toBe(1);
+});
+
+/** A store that takes the place away when it is told to. */
+function deposable() {
+  let depose!: () => void;
+  const said = new Promise<Gone>((resolve) => {
+    depose = () => resolve(new Gone('deleted'));
+  });
+  return { depose, gone: () => said };
+}
+
+test('one that is deposed while its guard is not armed yet does not lead', async () => {
+  const { depose, gone } = deposable();
+  const armed = async () => {
+    await new Promise(setImmediate); // the confirming answer is there
+    depose();
+    await new Promise(() => {});
+  };
+  await expect(candidate({ gone }, { once: true }, armed).candidacy.stand()).rejects.toMatchObject({
+    message: /deleted/,
+  });
+});
+
+test('one that is deposed while a word for another is looked for does not lead', async () => {
+  const { depose, gone } = deposable();
+  const readWord = async () => {
+    await new Promise(setImmediate); // confirmed, and armed
+    depose();
+    await new Promise(setImmediate);
+    return undefined;
+  };
+  await expect(candidate({ gone, readWord }, { once: true }).candidacy.stand()).rejects.toMatchObject({
+    message: /deleted/,
+  });
 });
 
 const silence = (_place: unknown, signal: AbortSignal) =>
