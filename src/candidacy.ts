@@ -123,6 +123,7 @@ export class Candidacy {
       const patienceMs = late.length === 1 ? requestMs : 0;
       pause(patienceMs, stop.signal).then(() => stop.abort(new Error(signal)));
     });
+    this.#guard.letGo();
     try {
       await this.#backend.release(place, within(2 * requestMs, stop.signal));
       if (!isGone) this.#report({ type: 'resigned', token: this.#token });

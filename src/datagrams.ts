@@ -1,5 +1,5 @@
 import type { Koffi } from './koffi.ts';
-import { native, onReadable } from './native.ts';
+import { messageHeader, native, onReadable } from './native.ts';
 
 /** AF_UNIX datagrams, for which Node has no API: unix(7), and sd_notify(3) for how the address is written. */
 interface Calls {
@@ -18,23 +18,13 @@ function calls(): Calls {
   if (loaded) return loaded;
   const { program } = native();
   ffi = native().ffi;
-  const iovec = ffi.struct({ base: 'void *', length: 'size_t' });
-  const message = ffi.struct({
-    name: 'void *',
-    nameLength: 'unsigned int',
-    iov: ffi.pointer(iovec),
-    iovLength: 'size_t',
-    control: 'void *',
-    controlLength: 'size_t',
-    flags: 'int',
-  });
   loaded = {
     socket: program.func('int socket(int, int, int)'),
     sendto: program.func('long sendto(int, const void *, size_t, int, const void *, unsigned int)'),
     bind: program.func('int bind(int, const void *, unsigned int)'),
     getsockname: program.func('int getsockname(int, _Out_ uint8_t *, _Inout_ unsigned int *)'),
     setsockopt: program.func('int setsockopt(int, int, int, const void *, unsigned int)'),
-    recvmsg: program.func('recvmsg', 'long', ['int', ffi.inout(ffi.pointer(message)), 'int']),
+    recvmsg: program.func('recvmsg', 'long', ['int', ffi.inout(messageHeader()), 'int']),
   };
   return loaded;
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Facts } from './cleanup.ts';
 import { now, toCentiseconds } from './clock.ts';
+import { Custody } from './custody.ts';
 import type { Report } from './events.ts';
 import { Helper } from './helper.ts';
 import { canNap, hasShell, SHELL } from './lookup.ts';
@@ -39,6 +40,7 @@ export class Guard {
   readonly sessions: number[] = [];
   readonly #report: Report;
   readonly #timing: Timing;
+  readonly #custody = new Custody();
   /** The last one that was started, which may be dead. */
   #process: Helper | undefined;
   #job: string | undefined;
@@ -70,6 +72,16 @@ export class Guard {
   setJob(target: number | undefined): void {
     this.#job = target === undefined ? '' : String(target);
     this.#tell(`job ${this.#job}`);
+  }
+
+  /** It holds this open file, too, and so do those that replace it: a lock on it lasts until the tree is dead, whoever else has closed it. Throws when it cannot. */
+  hold(fd: number): void {
+    this.#custody.hold(fd);
+  }
+
+  /** Before it is given back. */
+  letGo(): void {
+    this.#custody.letGo();
   }
 
   /** What the clean-up has to know. It is asked for again when the guard is replaced, goes through a pipe and stays in memory. */
@@ -119,6 +131,7 @@ export class Guard {
       guard = new Helper(commandLine(longestNapMs(this.#timing)), {
         ownSession: true,
         stderr: 2,
+        fds: [this.#custody.fd],
         heard: (line) => {
           if (guard === this.#process) this.#hear(line);
         },

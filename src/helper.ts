@@ -10,6 +10,8 @@ export interface HelperOptions {
   ownSession: boolean;
   /** A descriptor of ours, or nothing. */
   stderr: 2 | undefined;
+  /** What it inherits beside them. */
+  fds?: number[];
   /** Each line of its stdout, as soon as it is whole. */
   heard(line: string): void;
 }
@@ -32,7 +34,7 @@ export class Helper {
   #tryAgain: NodeJS.Timeout | undefined;
 
   /** Throws when it cannot be started. */
-  constructor(argv: [string, ...string[]], { ownSession, stderr, heard }: HelperOptions) {
+  constructor(argv: [string, ...string[]], { ownSession, stderr, fds = [], heard }: HelperOptions) {
     // One for each direction: where both are the same socket, Node's stdout now and then takes what was meant for its stdin.
     const stdin = socketPair();
     const stdout = socketPair();
@@ -43,6 +45,7 @@ export class Helper {
         env: process.env,
         ownSession,
         stdio: [stdin.theirs, stdout.theirs, stderr],
+        fds,
         directory: '/',
       });
       this.pid = pid;

@@ -79,6 +79,7 @@ export class Job {
   async start(options: Omit<ChildOptions, 'ownGroup' | 'fds'>, lockFd: number | undefined): Promise<Child> {
     const { ownGroup } = this.marks;
     const locks = lockFd === undefined ? this.#handedDown : [...this.#handedDown, lockFd];
+    if (lockFd !== undefined) this.#guard.hold(lockFd);
     this.#isStarting = true;
     const child = await startChild({ ...options, ownGroup, fds: locks }).finally(() => void this.#endStarting());
     this.#child = child;

@@ -49,6 +49,27 @@ function libc(): Libc {
   return loaded;
 }
 
+let messageHeader_: ReturnType<Koffi['pointer']> | undefined;
+
+/** A pointer to struct msghdr, for sendmsg(2) and recvmsg(2). */
+export function messageHeader(): ReturnType<Koffi['pointer']> {
+  if (messageHeader_) return messageHeader_;
+  const { ffi } = native();
+  const iovec = ffi.struct({ base: 'void *', length: 'size_t' });
+  messageHeader_ = ffi.pointer(
+    ffi.struct({
+      name: 'void *',
+      nameLength: 'unsigned int',
+      iov: ffi.pointer(iovec),
+      iovLength: 'size_t',
+      control: 'void *',
+      controlLength: 'size_t',
+      flags: 'int',
+    }),
+  );
+  return messageHeader_;
+}
+
 /** As Node throws them, with a `code`. */
 export function systemError(what: string, errno: number): NodeJS.ErrnoException {
   const [code, message] = getSystemErrorMap().get(-errno) ?? [String(errno), 'unknown error'];

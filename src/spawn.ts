@@ -43,9 +43,9 @@ export function spawnProgram(program: Program): { pid: number; ended: Promise<nu
   return { pid: pid[0], ended: whenEnded(pid[0]) };
 }
 
-const SHORTAGES = ['EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE'];
+const SHORTAGES = ['EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE', 'ETOOMANYREFS'];
 
-/** It could not be started for want of processes, memory or descriptors: that passes. */
+/** It could not be started for want of processes, memory or descriptors (also of those that are under way, unix(7)): that passes. */
 export const isShortage = (error: unknown): boolean => SHORTAGES.includes((error as NodeJS.ErrnoException).code ?? '');
 
 /** For how long to wait before it is tried again. */

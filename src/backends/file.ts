@@ -11,8 +11,8 @@ import type { Candidate } from './index.ts';
 
 /**
  * One host, no server: flock(2) on `DIR/NAME.lock`, the same lock that util-linux `flock DIR/NAME.lock` takes. The kernel frees it when the
- * last process that has it open is gone, so nothing runs out and there is nothing to renew; the child inherits the open file, and
- * while anything of its tree lives nobody else can lead.
+ * last process that has it open is gone, so nothing runs out and there is nothing to renew; the child inherits the open file, the guard holds it
+ * (custody.ts), and while anything of the tree lives nobody else can lead.
  */
 export class FileBackend implements Backend {
   readonly url: string;

@@ -27,6 +27,7 @@ function candidate(
   } as unknown as Backend;
   const guard = {
     setDeadline: () => {},
+    letGo: () => {},
     armed,
     failed: new Promise(() => {}),
     tellFacts: () => {},

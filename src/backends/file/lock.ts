@@ -2,7 +2,7 @@ import { closeSync, fstatSync, statSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
 import { Gone, type Place } from '../../backend.ts';
 import { pause } from '../../clock.ts';
-import { lookUpCommand } from '../../lookup.ts';
+import { findSetpriv, lookUpCommand } from '../../lookup.ts';
 import { tryLock } from '../../native.ts';
 import { NOTHING, spawnProgram } from '../../spawn.ts';
 import { printable } from '../../text.ts';
@@ -43,8 +43,13 @@ export class LockFile {
   async vacancy(place: FilePlace, signal: AbortSignal): Promise<void> {
     let helper: ReturnType<typeof spawnProgram>;
     try {
-      const [file, argv, fds] = [lookUpCommand('flock'), ['flock', '3'], [place.inheritFd!]];
-      helper = spawnProgram({ file, argv, env: process.env, ownSession: true, stdio: NOTHING, fds });
+      const flock = lookUpCommand('flock');
+      const setpriv = findSetpriv();
+      // Nobody is left to end it when we are killed, and it would wait on.
+      const tether = setpriv === undefined ? [] : [setpriv, '--pdeathsig', 'KILL', '--'];
+      const argv = [...tether, flock, '3'];
+      const fds = [place.inheritFd!];
+      helper = spawnProgram({ file: argv[0]!, argv, env: process.env, ownSession: true, stdio: NOTHING, fds });
     } catch {
       return pause(100, signal);
     }
