@@ -51,6 +51,9 @@ export function processorMs(pid: number): number {
 /** Stopped by SIGSTOP or the like. */
 export const isStopped = (pid: number): boolean => stat(pid)?.state === 'T';
 
+/** In a call of the kernel's in which it waits for something. Whoever has just been sent SIGCONT is not, until it has been on a processor. */
+export const isAsleep = (pid: number): boolean => stat(pid)?.state === 'S';
+
 /** A process and all that it has started and that has not been orphaned, stopped. Resolves with their pids. */
 export async function freezeTree(root: number): Promise<number[]> {
   const frozen = [root];
