@@ -11,7 +11,8 @@ const CLUSTERS: { name: string; needs: Need[]; start(): Promise<Etcd | ZooKeeper
     name: 'etcd',
     needs: ['etcd', 'etcdctl'],
     start: () => Etcd.start({ members: 3 }),
-    flags: ['--ttl', '10s'],
+    // It elects after 1 to 2 s, and again where no member has got a majority.
+    flags: ['--ttl', '20s', '--renew-every', '2s'],
   },
   {
     name: 'zookeeper',

@@ -172,8 +172,8 @@ describeWith(
       const hanging = plugin('echo $$ >"$0.pid"; exec sleep 300');
       const ended = await run(kubernetes.kubeconfig(hanging));
       expect(ended.code).toBe(69);
-      const { command } = (hanging as { exec: { command: string } }).exec;
-      expect(alive(Number(readFileSync(`${command}.pid`, 'utf8')))).toBe(false);
+      const pid = Number(readFileSync(`${commandOf(hanging)}.pid`, 'utf8'));
+      await until(() => !alive(pid), 'the end of the plugin');
     });
 
     test('an exec plugin under way when leadership is lost is not the job’s', async () => {

@@ -85,13 +85,14 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
     const oracle = new Oracle();
     const entry = inElection(kubernetes, oracle);
     const [leader, next] = await standInLine(oracle, entry, entry);
+    const askedAt = performance.now(); // the next one may see it before we are answered
     await kubernetes.edit(entry.name, { spec: { holderIdentity: 'somebody', leaseDurationSeconds: 3 } });
     const editedAt = performance.now();
     const { code } = await leader!.ended;
     expect(code).toBe(LOST);
     expect(performance.now() - editedAt).toBeLessThan(1000);
     const { readAt } = await next!.event('started');
-    expect(readAt - editedAt).toBeGreaterThan(2900);
+    expect(readAt - askedAt).toBeGreaterThan(2900);
     expect(readAt - editedAt).toBeLessThan(5000);
     await oracle.started(2);
     oracle.verify(2);
@@ -151,7 +152,7 @@ describeWith([...NEEDS], 'an operator and the Lease', () => {
       return Math.floor(Date.parse(renewTime!) / 1000);
     };
     const before = await secondsOf();
-    await renewals(leader!, 5);
+    await renewals(leader!, 6); // of one we may be told only now that was in it before
     expect(await secondsOf()).toBeGreaterThanOrEqual(before + 5);
   });
 
@@ -183,7 +184,7 @@ describeWith([...NEEDS], 'a hand-over by way of a Lease', () => {
     leader!.kill('SIGTERM');
     const { readAt: resignedAt } = await leader!.event('resigned');
     const { readAt: electedAt } = await next!.event('elected');
-    expect(electedAt - resignedAt).toBeLessThan(user === 'app' ? 250 : 2000);
+    expect(electedAt - resignedAt).toBeLessThan(user === 'app' ? 700 : 2000); // two looks of who may not watch are 750 ms apart at least
     await oracle.started(2);
     oracle.verify(2);
   });
@@ -206,10 +207,11 @@ describeWith([...NEEDS], 'a hand-over by way of a Lease', () => {
     const spec = { holderIdentity: 'dead', leaseDurationSeconds: 2, acquireTime: past, renewTime: past };
     await kubernetes.create(entry.name, spec);
     const next = stand({ ...entry, flags: LONG });
-    const { readAt: seenAt } = await next.event('standby');
-    const { readAt: electedAt } = await next.event('elected');
-    expect(electedAt - seenAt).toBeGreaterThan(1900);
-    expect(electedAt - seenAt).toBeLessThan(3000);
+    const { time: seenAt } = await next.event('standby');
+    const { time: electedAt } = await next.event('elected');
+    const tookMs = Date.parse(electedAt) - Date.parse(seenAt);
+    expect(tookMs).toBeGreaterThan(1900);
+    expect(tookMs).toBeLessThan(3000);
   });
 });
 
@@ -385,7 +387,7 @@ describeWith([...NEEDS], 'a candidate of client-go and elect-run on one Lease', 
     await oracle.started(1);
     native(entry, 'native');
     leader.kill('SIGKILL');
-    await oracle.started(2, 5000);
+    await oracle.started(2); // its ttl is longer than we wait
     oracle.verify(2);
   });
 });

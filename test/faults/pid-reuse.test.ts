@@ -11,7 +11,7 @@ import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, type Identity, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { guardOf, leaveNothingBehind, newElection, SHORT } from './candidates.ts';
+import { guardOf, leaveNothingBehind, newElection } from './candidates.ts';
 
 /** A pid namespace in which elect-run is not pid 1: it may die, and pids are given out as we like. */
 const APART = [...AS_PID_1, 'sh', '-c', '"$@" & wait; exec sleep 1000', 'sh'];
@@ -24,10 +24,11 @@ const electRunIn = async (run: Elect): Promise<number> => {
   return until(() => childrenOf(pidOne)[0], 'elect-run');
 };
 
-/** Starts a shell's command that gets this pid, in the namespace. Resolves with the process, as seen from out here. */
+/** Starts a shell's command that gets this pid, in the namespace, as soon as nobody else has it, such as a nap of an alarm. Resolves with the process, as seen from out here. */
 async function reuse(run: Elect, pid: number, command: string): Promise<Identity> {
   const target = String(await pidOneOf(run));
-  const next = `echo ${pid - 1} >/proc/sys/kernel/ns_last_pid; ${command} & echo $!; wait`;
+  const again = `echo ${pid - 1} >/proc/sys/kernel/ns_last_pid; ${command} & [ $! -ne ${pid} ]`;
+  const next = `while ${again}; do kill -9 $!; wait $!; done; echo $!; wait`;
   const stranger: ChildProcess = spawn('nsenter', ['--target', target, '--pid', '--mount', 'sh', '-c', next], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -86,7 +87,7 @@ describeWith(
       const link = await Link.start(etcd.endpoints[0]!);
       const go = join(scratch(), 'go');
       const job = ['sh', '-c', `until [ -e '${go}' ]; do sleep 0.01; done`];
-      const flags = ['--once-per', 'day', ...SHORT];
+      const flags = ['--once-per', 'day', '--ttl', '20s']; // it leads on for all of this
       const run = elect(['-v', '-b', `etcd://${link.endpoint}`, '-n', newElection(), ...flags, '--', ...job], {
         prefix: APART,
       });

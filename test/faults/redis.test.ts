@@ -150,7 +150,7 @@ describeWith(['redis', 'flock'], 'redlock, a shell loop and elect-run on one key
   });
 
   const REDLOCK = fileURLToPath(new URL('../natives/redlock.mjs', import.meta.url));
-  const LOOP = `until [ "$(redis-cli -p "$1" set "$2" shell nx px 5000)" = OK ]; do sleep .05; done; shift 2; "$@"; exec redis-cli -p "$0" del "$NAME"`;
+  const LOOP = `until [ "$(redis-cli -p "$1" set "$2" shell nx px 30000)" = OK ]; do sleep .05; done; shift 2; "$@"; exec redis-cli -p "$0" del "$NAME"`;
   function native(kind: 'redlock' | 'shell', name: string, job: string[]): ChildProcess {
     const [, port] = redis.endpoints[0]!.split(':');
     const started =
@@ -226,10 +226,10 @@ describeWith(['redis', 'flock'], 'redis behind Sentinels', () => {
   test('a Sentinel that stands still is passed over: one attempt elects, and a failover ends no child', async () => {
     const oracle = new Oracle();
     await redis.sentinels[0]!.freeze();
-    expect((await elect(['-b', redis.url, '-n', newElection(), ...SHORT, '--no-wait', '--', 'true']).ended).code).toBe(
+    const flags = ['--ttl', '30s', '--renew-every', '2s'];
+    expect((await elect(['-b', redis.url, '-n', newElection(), ...flags, '--no-wait', '--', 'true']).ended).code).toBe(
       0,
     );
-    const flags = ['--ttl', '30s', '--renew-every', '2s'];
     const entry = { backend: redis.url, name: newElection(), job: oracle.job(), flags };
     const [leader] = await standInLine(oracle, entry, { ...entry });
     const master = await redis.masterSeenBy(1);

@@ -74,7 +74,7 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd: elect-run stands still', () =>
     const [leader, next, last] = await standInLine(oracle, entry, entry, entry);
     await next!.event('place-renewed', { after: next!.events.at(-1)! });
     next!.kill('SIGSTOP');
-    await sleep(4200);
+    await sleep(3700);
     const before = next!.events.at(-1)!;
     next!.kill('SIGCONT');
     await next!.event('place-renewed', { after: before });

@@ -137,7 +137,12 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd stands still or is away', () =>
 
   test('while etcd is away nothing but our own lines is on stderr', async () => {
     const oracle = new Oracle();
-    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags: ['--ttl', '30s'] };
+    const entry = {
+      backend: etcd.url,
+      name: newElection(),
+      job: oracle.job(),
+      flags: ['--ttl', '30s', '--renew-every', '5s'],
+    };
     const [leader] = await standInLine(oracle, entry, entry);
     await etcd.members[0]!.kill();
     await leader!.event('suspended');
@@ -149,7 +154,8 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd stands still or is away', () =>
 
   test('a quick restart of etcd stops nothing', async () => {
     const oracle = new Oracle();
-    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags: ['--ttl', '10s'] };
+    const flags = ['--ttl', '20s', '--renew-every', '2s'];
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job(), flags };
     const [leader, next] = await standInLine(oracle, entry, entry);
     await etcd.members[0]!.kill();
     await etcd.heal();

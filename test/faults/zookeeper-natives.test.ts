@@ -38,6 +38,7 @@ for (const { flavor, program, need, command, recipes } of NATIVES) {
     leaveNothingBehind();
     let zookeeper: ZooKeeper;
     beforeAll(async () => {
+      command(); // to compile takes seconds, in which nobody keeps our session alive
       zookeeper = await ZooKeeper.start();
     });
 

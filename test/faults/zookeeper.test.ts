@@ -179,6 +179,7 @@ describeWith(['zookeeper', 'flock'], 'zookeeper: places in the line', () => {
     const seats = await zookeeper.line(entry.name);
     const sessions = await Promise.all(seats.map(async (seat) => (await zookeeper.stat(seat)).ephemeralOwner));
     for (const seat of seats.slice(0, -1)) await zookeeper.watched(seat, 2); // by its own candidate and by the next
+    await zookeeper.watched(seats.at(-1)!, 1);
     const packets = () => Promise.all(sessions.slice(2).map((session) => zookeeper.packetsFrom(session)));
     const before = await packets();
     line[0]!.kill('SIGTERM');

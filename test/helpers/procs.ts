@@ -51,6 +51,9 @@ export function processorMs(pid: number): number {
 /** Stopped by SIGSTOP or the like. */
 export const isStopped = (pid: number): boolean => stat(pid)?.state === 'T';
 
+/** In a call of the kernel's in which it waits for something. Whoever has just been sent SIGCONT is not, until it has been on a processor. */
+export const isAsleep = (pid: number): boolean => stat(pid)?.state === 'S';
+
 /** A process and all that it has started and that has not been orphaned, stopped. Resolves with their pids. */
 export async function freezeTree(root: number): Promise<number[]> {
   const frozen = [root];
@@ -178,11 +181,15 @@ export function signal(pid: number, name: NodeJS.Signals): void {
 /** Below the range from which the kernel takes ports for outgoing connections, which could snatch that of a server while it restarts. */
 const LOWEST_PORT = 10_000;
 const HIGHEST_PORT = 32_000;
+/** Test files that run at the same time draw from different ones: another could take a port before the server is there that it was given to. */
+const SHARES = 8;
+const OUR_SHARE = Number(process.env.VITEST_POOL_ID ?? 0) % SHARES;
+const SHARE_SIZE = (HIGHEST_PORT - LOWEST_PORT) / SHARES;
 const given = new Set<number>();
 
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = LOWEST_PORT + Math.floor(Math.random() * (HIGHEST_PORT - LOWEST_PORT));
+    const port = LOWEST_PORT + Math.floor((OUR_SHARE + Math.random()) * SHARE_SIZE);
     if (given.has(port) || !(await canBind(port))) continue;
     given.add(port);
     return port;

@@ -130,7 +130,7 @@ test('a signal while the place is given back is what it ends with', async () => 
 
 test.each([
   ['--no-wait', { once: true, waitMs: 3000 }, 1],
-  ['--wait', { waitMs: 1500 }, 2],
+  ['--wait', { waitMs: 1900 }, 2],
 ] as const)('%s does not begin anew for who gives way to another: 75', async (_name, options, times) => {
   let words = 0;
   const { candidacy, seen } = candidate(

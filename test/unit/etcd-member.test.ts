@@ -57,7 +57,7 @@ test('the late answer to a renewal that was given up is not taken for that to th
     call.begin();
     call.stream.resume();
   });
-  const member = new Member(server.endpoint, spec, 200);
+  const member = new Member(server.endpoint, spec, 1000); // the server has the stream by then
   onTestFinished(() => member.reset());
   await expect(member.keepAlive('7')).rejects.toThrow('the lease was not renewed in time');
   const next = member.keepAlive('7');
@@ -142,7 +142,7 @@ test('whether a name lies inside another election is asked again until it is ans
     else if (asked.filter((method) => method === 'Range').length > 1)
       answer(call, { kvs: [{ key: Buffer.from('jobs/8') }] });
   });
-  const backend = new EtcdBackend(spec, { election: 'jobs/a', id: 'me', ttlMs: 15_000, requestMs: 300 });
+  const backend = new EtcdBackend(spec, { election: 'jobs/a', id: 'me', ttlMs: 15_000, requestMs: 1000 });
   onTestFinished(() => backend[Symbol.asyncDispose]());
   const place = backend.newPlace();
   await expect(backend.acquire(place, within(5000))).rejects.toThrow('no answer in time');

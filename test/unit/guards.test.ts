@@ -10,7 +10,17 @@ import { expect, onTestFinished, test } from 'vitest';
 import { lookUpCommand } from '../../src/lookup.ts';
 import { COUNTED_UID, denyForks } from '../helpers/forks.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { alive, childrenOf, commandLine, identify, isStopped, until, zombiesOf } from '../helpers/procs.ts';
+import {
+  alive,
+  childrenOf,
+  commandLine,
+  identify,
+  isAsleep,
+  isStopped,
+  signal as sendTo,
+  until,
+  zombiesOf,
+} from '../helpers/procs.ts';
 import { scratch, script } from '../helpers/scratch.ts';
 import type { Need } from '../helpers/tools.ts';
 
@@ -71,6 +81,7 @@ async function startGuard({ command: [program, ...args], env }: Kind, uid = proc
   const answers: string[] = [];
   createInterface({ input: guard.stdout }).on('line', (line) => answers.push(line));
   const tell = (line: string) => guard.stdin.write(`${line}\n`);
+  await until(() => answers.includes('ready'), 'a guard'); // a Node takes its time, and deadlines count from when they are told
   tell(`job ${-job.pid!}`);
   const say = (ms: number) => {
     const centiseconds = Math.floor(uptime() * 100 + ms / 10);
@@ -114,7 +125,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
       onTestFinished(() => void one.kill('SIGKILL'));
       return one;
     }) as [ChildProcess, ChildProcess, ChildProcess];
-    const killAt = await armFor(HALF_A_SECOND);
+    const killAt = await armFor(4 * HALF_A_SECOND);
     const known = [odd, stray].map(({ pid }) => `${pid}:${identify(pid!).startedAt}`).join(' ');
     tell(`facts ${known} ${stranger.pid}:1 1:1 {"marks":{"known":[]}}`);
     await Promise.all([odd, stray].map((one) => diesAt(one, killAt)));
@@ -165,7 +176,7 @@ while :; do sleep 0.02; done`;
 test('the clean-up that was loaded for a deadline begins at it, whatever it is told before', async () => {
   const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
   onTestFinished(() => void job.kill('SIGKILL'));
-  const deadline = Math.floor(uptime() * 100 + 100);
+  const deadline = Math.floor(uptime() * 100 + 300); // it is loaded by then
   const cleanUp = spawn(process.execPath, [file('cleanup-process.js'), 'end', String(deadline)], {
     stdio: ['pipe', 'inherit', 'inherit'],
   });
@@ -196,9 +207,12 @@ test('a clean-up that could not look at everybody has failed', async () => {
 }, 20_000);
 
 each([...SHELLS, OLD_BASH], (kind) => {
-  const startNoting = async (cleanUp = CLEAN_UP) => {
+  /** The clean-up is loaded two naps before the deadline. */
+  const startNoting = async (cleanUp = CLEAN_UP, napMs = NAP_MS) => {
     const program = script(scratch(), 'clean-up.sh', cleanUp);
-    const command = kind.command.map((word) => (word === '/bin/true' ? program : word));
+    const command = [...kind.command.slice(0, -1), String(napMs / 10)].map((word) =>
+      word === '/bin/true' ? program : word,
+    );
     const log = join(dirname(program), 'log');
     const notes = (): [string, number][] => {
       const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n').slice(0, -1) : [];
@@ -219,8 +233,8 @@ each([...SHELLS, OLD_BASH], (kind) => {
   });
 
   test('a deadline that has moved takes the clean-up that was loaded for it away', async () => {
-    const { job, armFor, notes, guard } = await startNoting();
-    const killAt = await armFor(HALF_A_SECOND);
+    const { job, armFor, notes, guard } = await startNoting(CLEAN_UP, 4 * NAP_MS);
+    const killAt = await armFor(4 * HALF_A_SECOND);
     await until(() => notes().length === 1, 'a clean-up that is loaded');
     await armFor(60_000);
     await until(() => uptime() * 1000 > killAt + MARGIN_MS, 'the old deadline');
@@ -231,8 +245,8 @@ each([...SHELLS, OLD_BASH], (kind) => {
   });
 
   test('elect-run is dead, and the clean-up has failed: at the deadline it is done again', async () => {
-    const { guard, armFor, notes } = await startNoting(CLEAN_UP.replace('exit 0', 'exit 1'));
-    const killAt = await armFor(HALF_A_SECOND);
+    const { guard, armFor, notes } = await startNoting(CLEAN_UP.replace('exit 0', 'exit 1'), 4 * NAP_MS);
+    const killAt = await armFor(4 * HALF_A_SECOND);
     await until(() => notes().length === 1, 'a clean-up that is loaded');
     guard.stdin.end();
     await until(() => notes().length === 3, 'a second clean-up');
@@ -273,14 +287,15 @@ each([...SHELLS, OLD_BASH, NODE], (kind) => {
 
   test('a later deadline that came while it stood still counts', async () => {
     const { guard, job, armFor } = await startGuard(kind);
-    const killAt = await armFor(HALF_A_SECOND);
+    const killAt = await armFor(2 * HALF_A_SECOND);
     const session = (signal: NodeJS.Signals) => process.kill(-guard.pid!, signal);
     session('SIGSTOP');
     await until(() => isStopped(guard.pid!), 'it stands still');
     await sleep(killAt + 50 - uptime() * 1000);
     const armed = armFor(60_000);
     process.kill(guard.pid!, 'SIGCONT');
-    if (kind !== NODE) await sleep(100); // until it has read that, of which nobody tells; its alarm goes on a little later
+    // By then it has told its alarm, which goes on a little later, or waits for the end of one that cannot be told anything.
+    if (kind !== NODE) await until(() => isAsleep(guard.pid!), 'it has read that');
     session('SIGCONT');
     await armed;
     await armFor(60_000); // it has been through its timers
@@ -288,9 +303,10 @@ each([...SHELLS, OLD_BASH, NODE], (kind) => {
   });
 
   test('"forever" calls the alarm off, and "down" ends it without a signal to the job', async () => {
-    const { guard, job, tell, armFor } = await startGuard(kind);
-    const killAt = await armFor(HALF_A_SECOND);
+    const { guard, job, tell, armFor, answers } = await startGuard(kind);
+    const killAt = await armFor(2 * HALF_A_SECOND);
     tell('forever');
+    await until(() => answers.includes('armed forever'), 'its answer');
     await sleep(killAt + 50 - uptime() * 1000);
     expect(childrenOf(guard.pid!)).toEqual([]);
     tell('down');
@@ -332,7 +348,6 @@ each([DASH, BUSYBOX], (kind) => {
 
   test('a guard that cannot start its alarm says so', async () => {
     const { guard, say, answers } = await startGuard(kind, COUNTED_UID);
-    await until(() => answers.includes('ready'), 'a guard');
     denyForks(guard.pid!);
     say(60_000);
     await once(guard, 'exit');
@@ -416,7 +431,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
 
   test('a nap that is ended from outside wakes nobody too early', async () => {
     const { job, armFor, alarm } = await startGuard(kind);
-    const killAt = await armFor(2 * HALF_A_SECOND);
+    const killAt = await armFor(4 * HALF_A_SECOND);
     const napOf = async (other?: number) => {
       const sleeper = await alarm();
       return until(
@@ -425,7 +440,7 @@ each([...SHELLS, OLD_BASH], (kind) => {
       );
     };
     const first = await napOf();
-    process.kill(first, 'SIGKILL');
+    sendTo(first, 'SIGKILL');
     await napOf(first);
     await diesAt(job, killAt);
   });

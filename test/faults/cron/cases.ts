@@ -79,7 +79,8 @@ export function slotsHoldWith(kind: CronStoreKind): void {
       const flags = ['--once-per', '0 0 * * *'];
       const hosts: Elect[] = [];
       for (const skew of SKEWS_S) {
-        hosts.push(start(name, { offset: offsetTo(0) + skew }, flags, oracle.job('works', 2)));
+        const seconds = hosts.length === 0 ? 60 : 0.5;
+        hosts.push(start(name, { offset: offsetTo(0) + skew }, flags, oracle.job('works', seconds)));
         if (hosts.length === 1) await oracle.started(1);
       }
       await Promise.all(hosts.slice(1).map((host) => host.event('standby')));
@@ -113,7 +114,7 @@ export function slotsHoldWith(kind: CronStoreKind): void {
       for (const [index, skew] of SKEWS_S.entries()) {
         const link = links[index];
         const access = store.access(link?.endpoint);
-        hosts.push(start(name, { offset: trueOffset + skew, access }, flags, oracle.job('works', 3)));
+        hosts.push(start(name, { offset: trueOffset + skew, access }, flags, oracle.job('works', 4)));
         await hosts.at(-1)!.event(index === 0 ? 'elected' : 'standby');
       }
       const leaderOf = (who: string) =>

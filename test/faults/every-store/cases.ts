@@ -167,7 +167,7 @@ export function holdsWith(kind: FaultyStoreKind): void {
 
     test('a quick restart of the store stops nothing', async () => {
       const oracle = new Oracle();
-      const entry = entryFor(oracle, { flags: ['--ttl', '20s'] });
+      const entry = entryFor(oracle, { flags: ['--ttl', '40s', '--renew-every', '1s'] });
       const [leader, next] = await standInLine(oracle, entry, entry);
       await store.kill();
       await store.heal();
