@@ -54,7 +54,10 @@ async function sampleElectRun() {
     .filter(({ session }) => session === guard);
   return {
     ...own,
-    guardResidentKB: members.reduce((sum, { pid }) => sum + residentKB(pid), 0),
+    // Without the nap of its alarm, which may be over just now.
+    guardResidentKB: members
+      .filter(({ pid, parent }) => pid === guard || parent === guard)
+      .reduce((sum, { pid }) => sum + residentKB(pid), 0),
     guardProcesses: readdirSync('/proc').filter((name) => /^\d+$/.test(name) && sessionOf(Number(name)) === guard)
       .length, // zombies as well
     guardDescriptors: members.reduce((sum, { pid }) => sum + descriptors(pid), 0),

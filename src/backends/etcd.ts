@@ -35,6 +35,8 @@ interface EtcdPlace extends Place {
   asOf: string | undefined;
   /** A key whose owner has said that it gives its place back, and nothing of it is at work. */
   resigned: string | undefined;
+  /** What observers have not been told yet. */
+  untold: Term | undefined;
   /** What the last look at our key sees of it, until it is asked for. */
   word: Promise<{ text: string | undefined } | undefined> | undefined;
   /** Kept from one look to the next. */
@@ -120,6 +122,7 @@ export class EtcdBackend implements Backend {
       isFirst: false,
       resigned: undefined,
       asOf: undefined,
+      untold: undefined,
       word: undefined,
       watch: undefined,
     };
@@ -205,17 +208,17 @@ export class EtcdBackend implements Backend {
     const [mine, first] = kvs;
     if (mine?.create_revision !== place.revision || !first?.key.equals(mine!.key)) throw this.#gone(place);
     place.asOf = revision;
-    // Without the right to it observers go by the name alone.
-    setTimeout(() => this.#tellTerm(place, revision).catch(() => {}), TELL_AFTER_MS);
+    place.untold = { id: this.#candidate.id, token: revision, since: new Date().toISOString() };
+    setTimeout(() => this.#tellTerm(place), TELL_AFTER_MS);
     return BigInt(revision);
   }
 
-  /** Our token and since when, for observers. It goes with our lease. */
-  async #tellTerm(place: EtcdPlace, token: string): Promise<void> {
-    if (!place.handle) return;
-    const { key, lease } = place.handle;
-    const term: Term = { id: this.#candidate.id, token, since: new Date().toISOString() };
-    await this.#members.ask(
+  /** Our token and since when, for observers. It goes with our lease. What goes unanswered is told again with the next renewal. Without the right to it observers go by the name alone. */
+  async #tellTerm(place: EtcdPlace): Promise<void> {
+    const { handle, untold: term } = place;
+    if (!handle || !term) return;
+    const { key, lease } = handle;
+    const telling = this.#members.ask(
       TXN,
       {
         compare: [{ key: bytes(key), target: 'Create', result: 'Equal', create_revision: place.revision! }],
@@ -224,6 +227,11 @@ export class EtcdBackend implements Backend {
       },
       within(this.#candidate.requestMs),
     );
+    const isOver = await telling.then(
+      () => true,
+      (error) => error instanceof Refused,
+    );
+    if (isOver && place.untold === term) place.untold = undefined;
   }
 
   async renew(place: EtcdPlace, signal: AbortSignal): Promise<number> {
@@ -236,6 +244,7 @@ export class EtcdBackend implements Backend {
     ]);
     if (ttlSeconds <= 0) throw this.#gone(place);
     place.ttlMs = ttlSeconds * 1000;
+    this.#tellTerm(place);
     return place.ttlMs;
   }
 

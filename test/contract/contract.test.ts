@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { type Backend, Changed, Gone, type Place } from '../../src/backend.ts';
 import { describeWith } from '../helpers/needs.ts';
@@ -5,10 +6,22 @@ import { until } from '../helpers/procs.ts';
 import { open, STORES, type Store } from './stores.ts';
 
 const patience = () => AbortSignal.timeout(10_000);
-const TTL_MS = 3000;
-/** For what takes longer than a short lease. */
-const LONG_TTL_MS = 20_000;
-const EARLIER_MS = 200;
+/** Nobody renews here: longer than a test takes. */
+const TTL_MS = 20_000;
+/** Where it is to run out. */
+const SHORT_TTL_MS = 3000;
+/** The store's clock is another one, and may be rounded. */
+const CLOCKS_MS = 20;
+const SOON_MS = 100;
+
+/** By a timer of this process, and with all that has come when it is looked at: that the tests themselves have stood still does not count. */
+async function isSoon(answer: Promise<unknown>): Promise<boolean> {
+  let isThere = false;
+  answer.finally(() => (isThere = true)).catch(() => {});
+  await sleep(SOON_MS);
+  for (let turn = 0; turn < 2; turn++) await nextTurn();
+  return isThere;
+}
 
 /** A server that has just come back may say "don't know" for a while. */
 async function again<T>(request: () => Promise<T>): Promise<T> {
@@ -130,7 +143,7 @@ for (const kind of STORES) {
       inElection();
       const first = await enter('first');
       await acquire(first);
-      expect(await first.backend.renew(first.place, patience())).toBeGreaterThanOrEqual(3000);
+      expect(await first.backend.renew(first.place, patience())).toBeGreaterThanOrEqual(TTL_MS);
       const held = first.place.handle ? { ...first.place } : first.place;
       await leave(first);
       await expect(first.backend.renew(held, patience())).rejects.toThrow(Gone);
@@ -162,20 +175,19 @@ for (const kind of STORES) {
     test('a leader that crashed is succeeded once its lease has run out, not before, with a larger token', async (context) => {
       if (store.spec.kind === 'file') return context.skip('the kernel sees a crash: test/faults/killed.test.ts');
       inElection();
-      const [first, second] = [await enter('first'), await enter('second', LONG_TTL_MS)];
+      const [first, second] = [await enter('first', SHORT_TTL_MS), await enter('second')];
+      const sentAt = performance.now();
       const before = await lead(first);
-      const crashedAt = performance.now();
       await first.backend[Symbol.asyncDispose]();
       expect(await leadInTurn(second)).toBeGreaterThan(before);
-      // The store's clock may have begun with a request that was sent before.
-      expect(performance.now() - crashedAt).toBeGreaterThan(TTL_MS - EARLIER_MS);
+      expect(performance.now() - sentAt).toBeGreaterThan(SHORT_TTL_MS - CLOCKS_MS);
     });
 
     test('a restart of the store keeps the leader and the line, and tokens grow across it', async (context) => {
       const { servers } = store;
       if (!servers) return context.skip('a local file has no server');
       inElection();
-      const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];
+      const [first, second] = [await enter('first'), await enter('second')];
       const before = await lead(first);
       expect(await acquire(second)).toMatchObject({ leads: false });
       await Promise.all(servers.members.map((member) => member.kill()));
@@ -253,7 +265,7 @@ for (const kind of STORES) {
 
     test('the book is written by the leader only, in place of what was read, and outlives its leaders', async () => {
       inElection();
-      const [first, second] = [await enter('first', LONG_TTL_MS), await enter('second', LONG_TTL_MS)];
+      const [first, second] = [await enter('first'), await enter('second')];
       expect(await first.backend.readBook(patience())).toBeUndefined();
       await lead(first);
       await first.backend.writeBook(first.place, '{"n":1}', undefined, patience());
@@ -281,10 +293,8 @@ for (const kind of STORES) {
       const waiting = await acquire(second);
       if (waiting.leads) throw new Error('two lead');
       const vacancy = second.backend.vacancy(second.place, waiting, second.abort.signal);
-      const abortedAt = performance.now();
       second.abort.abort(new Error('enough'));
-      await vacancy.catch(() => {});
-      expect(performance.now() - abortedAt).toBeLessThan(100);
+      expect(await isSoon(vacancy)).toBe(true);
     });
 
     test('silence is "don\'t know", never "no", and an abort is answered within 100 ms in it', async (context) => {
@@ -297,10 +307,9 @@ for (const kind of STORES) {
       try {
         await expect(first.backend.renew(first.place, AbortSignal.timeout(300))).rejects.not.toThrow(Gone);
         const renewal = first.backend.renew(first.place, first.abort.signal).catch((error) => error);
-        const abortedAt = performance.now();
         first.abort.abort(new Error('enough'));
+        expect(await isSoon(renewal)).toBe(true);
         expect((await renewal).message).toBe('enough');
-        expect(performance.now() - abortedAt).toBeLessThan(100);
       } finally {
         for (const member of servers.members) member.thaw();
       }

@@ -32,10 +32,20 @@ describeWith(['chromium', 'etcd', 'etcdctl'], 'the page, in Chromium', () => {
     rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   });
 
+  const opened: Page[] = [];
+  let complaints: string[] = [];
+  // Before the candidates end, which a page would complain of.
+  afterEach(async () => {
+    for (const page of opened.splice(0)) await page.close();
+    const all = complaints;
+    complaints = [];
+    expect(all).toEqual([]);
+  });
+
   /** The page of a candidate. Whatever the browser complains of (a script's fault, a broken policy, a missing file), fails the test. */
   async function open(candidate: Elect): Promise<Page> {
     const page = await browser.newPage();
-    const complaints: string[] = [];
+    opened.push(page);
     page.on('console', (message) => complaints.push(message.text()));
     page.on('pageerror', (error) => complaints.push(error.message));
     page.on('dialog', (dialog) => complaints.push(dialog.message()));
@@ -43,10 +53,6 @@ describeWith(['chromium', 'etcd', 'etcdctl'], 'the page, in Chromium', () => {
     await page.addInitScript(
       "addEventListener('securitypolicyviolation', (event) => complain(event.violatedDirective + ' ' + event.blockedURI))",
     );
-    onTestFinished(async () => {
-      await page.close();
-      expect(complaints).toEqual([]);
-    });
     await page.goto(await urlOf(candidate));
     return page;
   }
@@ -84,7 +90,7 @@ describeWith(['chromium', 'etcd', 'etcdctl'], 'the page, in Chromium', () => {
   });
 
   test('shows renewals against their budget, doubt, and the loss', async () => {
-    const run = stand('doubt', 'first', '--ttl', '6s', '--renew-every', '500ms', '--on-lost', 'rejoin');
+    const run = stand('doubt', 'first', '--ttl', '9s', '--renew-every', '500ms', '--on-lost', 'rejoin'); // the page looks every 2 s
     await run.event('started');
     const page = await open(run);
     await says(page, '#slowest', /the slowest \d+ ms of 500 ms/);
@@ -131,11 +137,11 @@ describeWith(['chromium', 'etcd', 'etcdctl'], 'the page, in Chromium', () => {
 
   test('says so when the candidate is gone', async () => {
     const run = elect(['-b', `file:${scratch()}`, '-n', 'job', '--listen', '0', '--', ...SLEEP]);
-    await run.event('started');
+    const { id } = await run.event('elected');
     const page = await browser.newPage(); // it will complain of the connection
     onTestFinished(() => page.close());
     await page.goto(await urlOf(run));
-    await says(page, '#headline', / leads$/);
+    await says(page, '#headline', `${id} leads`); // by its script
     run.kill('SIGTERM');
     await says(page, '#lost', /does not answer any more; what follows was seen at/);
   });
@@ -151,7 +157,7 @@ describeWith(['chromium', 'etcd', 'etcdctl'], 'the page, in Chromium', () => {
       const page = await open(first);
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width, height: 900 });
-      await says(page, '#headline', / leads$/);
+      await says(page, '#headline', /^a-host\S+ leads$/); // by its script
       expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true);
       expect(await page.evaluate(CONTRASTS)).toEqual([]);
       for (const svg of ['#timeline', '#latency'])

@@ -201,7 +201,9 @@ const BLOCK_TESTS: Record<string, (place: Place) => Promise<void>> = {
   },
 
   async exec(place) {
-    place.has('prepare.sh', 'echo prepared').has('worker.sh', 'trap "exit 12" TERM; touch works; sleep 1000');
+    place
+      .has('prepare.sh', 'echo prepared')
+      .has('worker.sh', 'trap "exit 12" TERM; touch works; while :; do sleep 0.05; done');
     const worker = place.start();
     await place.shows('works');
     worker.process.kill('SIGTERM');

@@ -191,7 +191,7 @@ describeWith(['etcd', 'etcdctl'], 'in the line of a store', () => {
 describeWith(['etcd', 'etcdctl', 'perl'], 'while stepping down', () => {
   test('a signal still reaches the child, once, and the exit code is that of a loss', async () => {
     const etcd = await Etcd.start();
-    const timing = ['--ttl', '4s', '--renew-every', '1s', '--grace', '1500ms'];
+    const timing = ['--ttl', '6s', '--renew-every', '1s', '--grace', '3s'];
     const run = elect(['-b', etcd.url, '-n', 'jobs/x', ...timing, '--', ...counter]);
     await counterReady(run);
     await etcd.members[0]!.freeze();

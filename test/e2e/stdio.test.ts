@@ -228,7 +228,7 @@ describeWith(['etcd', 'etcdctl'], 'a reader of stderr that stalls', () => {
     // Open for reading, too, but nobody reads.
     const prefix = inShell(`exec "$@" 2<>'${pipe}'`);
     const run = elect(['-b', etcd.url, '-n', 'jobs/x', ...timing, '--', ...command], { prefix });
-    const pid = await until(() => existsSync(begin) && Number(readFileSync(begin)), 'the start');
+    const pid = await until(() => (existsSync(begin) && Number(readFileSync(begin))) || undefined, 'the start');
     await until(() => existsSync(end) || !alive(pid), 'the end of the child');
     expect(existsSync(end)).toBe(true);
     expect((await run.ended).code).toBe(7);

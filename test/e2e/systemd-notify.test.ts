@@ -185,7 +185,7 @@ describeWith(['python3'], 'STATUS', () => {
     const socket = await NotifySocket.open();
     const etcd = await Etcd.start();
     const [member] = etcd.members;
-    const args = ['-b', etcd.url, '-n', 'jobs/x', '--ttl', '4s', '--renew-every', '500ms', '--', ...SLEEP];
+    const args = ['-b', etcd.url, '-n', 'jobs/x', '--ttl', '7s', '--renew-every', '500ms', '--', ...SLEEP];
     const run = elect(args, { env: socket.env });
     await run.event('started');
     await member!.freeze();
@@ -237,7 +237,7 @@ describeWith(['python3'], 'WATCHDOG=1', () => {
     await until(() => socket.count('WATCHDOG=1') >= 3, 'three pings');
     run.kill('SIGSTOP');
     await until(() => isStopped(run.pid), 'stopped');
-    await sleep(50); // what was sent has been read by then
+    await socket.hearsAll();
     const before = socket.count('WATCHDOG=1');
     await sleep(1000);
     expect(socket.count('WATCHDOG=1')).toBe(before);
@@ -281,13 +281,14 @@ describeWith(['python3', 'etcd', 'etcdctl'], 'WATCHDOG=1 with a store that is go
     const run = elect([...args(etcd), ...SLEEP], { env });
     const { pid } = await run.event('started');
     await etcd.members[0]!.freeze();
-    const doubt = await run.event('suspended');
-    const deposed = await run.event('deposed');
-    const pings = socket.received.filter(
-      ({ lines, readAt }) => lines.includes('WATCHDOG=1') && readAt > doubt.readAt + 50 && readAt < deposed.readAt,
-    );
-    expect(pings).toEqual([]);
+    await run.event('deposed');
     expect(alive(Number(pid))).toBe(false);
+    await socket.hears(/^STATUS=leadership lost/);
+    const [doubt, lost] = ['in doubt', 'lost'].map((what) =>
+      socket.lines.findIndex((line) => line.startsWith(`STATUS=leadership ${what}`)),
+    );
+    expect(doubt).toBeGreaterThan(0);
+    expect(socket.lines.slice(doubt, lost)).not.toContain('WATCHDOG=1');
     etcd.members[0]!.thaw();
   });
 
@@ -368,7 +369,7 @@ describeWith(['python3'], 'EXTEND_TIMEOUT_USEC', () => {
 
   test('is asked for as long as --stop-timeout gives the child', async () => {
     const socket = await NotifySocket.open();
-    const run = elect([...election(), '--stop-timeout', '6s', '--', ...ignoring], { env: socket.env });
+    const run = elect([...election(), '--stop-timeout', '8s', '--', ...ignoring], { env: socket.env });
     await run.prints('ready');
     run.kill('SIGTERM');
     await until(() => socket.count('EXTEND_TIMEOUT_USEC=10000000') >= 2, 'asked twice');
@@ -475,7 +476,7 @@ while True: time.sleep(1000)`,
     const flags = ['--schedule', '* * * * * *', '--notify-child', '--'];
     const job = saying(['READY=1', 'STOPPING=1', 'ERRNO=1'], '');
     elect([...election(), ...flags, ...job], { env: socket.env });
-    await until(() => socket.count('ERRNO=1') === 2, 'the end of two runs');
+    await until(() => socket.count('ERRNO=1') >= 2, 'the end of two runs');
     expect(socket.count('STOPPING=1')).toBe(0);
   });
 

@@ -81,12 +81,13 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
 
   const isJob = (pid: number) => commandLine(pid).some((argument) => /bin\/(mailer|hidden)$/.test(argument));
   const isElectRun = (pid: number) => commandLine(pid)[1] === '/usr/local/bin/elect-run';
+  const isHidden = (pid: number) => commandLine(pid)[1] === '/usr/local/bin/hidden';
 
-  /** The command's two processes, once both are there. */
+  /** The command's two processes, once both are there: not the shell between them, which is gone when only two are left. */
   const jobsOf = (unit: string) =>
     until(async () => {
       const jobs = (await box.pidsOf(unit)).filter((pid) => isJob(pid) && !isElectRun(pid));
-      return jobs.length === 2 && jobs.map(identify);
+      return jobs.length === 2 && jobs.some(isHidden) && jobs.map(identify);
     }, `both processes of ${unit}`);
 
   const electRunOf = async (unit: string) => (await box.pidsOf(unit)).find(isElectRun)!;
@@ -138,7 +139,7 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
     await startLeading(MAILER);
     await jobsOf(MAILER);
     await box.systemctl('reload', MAILER);
-    await until(() => count(MAILER, '/usr/local/bin/mailer: HUP'), 'the HUP');
+    await until(async () => (await count(MAILER, '/usr/local/bin/mailer: HUP')) > 0, 'the HUP');
     await box.shows(MAILER, 'SubState', 'running');
   });
 
@@ -161,6 +162,7 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
 
   test('the journal has the priority of each line, and nothing of it in the text', async () => {
     await startLeading(MAILER);
+    await jobsOf(MAILER); // it works
     await box.exec('etcdctl', 'del', '--prefix', 'mailer/');
     await box.shows(MAILER, 'NRestarts', '1');
     const journal = await box.journal(MAILER);
@@ -223,9 +225,10 @@ describeWith(['systemd', 'etcd', 'etcdctl'], 'under systemd', () => {
 
   test('--stop-timeout is kept where TimeoutStopSec is shorter', async () => {
     const unit = await fast('slow', 'ELECT_RUN_STOP_TIMEOUT=4s\n', 'TimeoutStopSec=2s\n');
-    box.file('/etc/elect-run/slow.sh', 'trap "echo TERM" TERM; while :; do sleep 0.05; done\n');
+    box.file('/etc/elect-run/slow.sh', 'trap "echo TERM" TERM; echo ready; while :; do sleep 0.05; done\n');
     box.file('/etc/elect-run/slow.env', `COMMAND=sh /etc/elect-run/slow.sh\n${FAST}ELECT_RUN_STOP_TIMEOUT=4s\n`);
     await startLeading(unit);
+    await until(async () => (await count(unit, 'ready')) > 0, 'its trap');
     await box.systemctl('stop', unit);
     expect(await messages(unit)).toContainEqual(expect.stringContaining('(--stop-timeout): killed'));
     expect(await box.show(unit, 'Result')).toBe('success');

@@ -162,6 +162,24 @@ describeWith(['etcd', 'etcdctl'], 'the line in etcd', () => {
     expect(Math.min(...tookMs)).toBeLessThan(150);
   });
 
+  test('a token that could not be told to observers is told with a renewal', async () => {
+    const link = await Link.start(etcd.endpoints[0]!);
+    onTestFinished(stopLinks);
+    const election = `line-${elections++}`;
+    const backend = open(election, 'first', [link.endpoint]);
+    const place = backend.newPlace();
+    await backend.acquire(place, soon());
+    const token = await backend.confirm(place, soon());
+    const told = link.sent('"since"');
+    link.hold({ toServer: true });
+    await told;
+    link.reset();
+    link.heal();
+    await expect.poll(() => backend.renew(place, soon()).catch(() => 0)).toBeGreaterThan(0);
+    const observer = open(election, 'observer');
+    await expect.poll(async () => (await observer.observe(soon())).leader?.token).toBe(String(token));
+  });
+
   test('a lease that is over before its key was put is a place that is gone, and a new one leads', async () => {
     const link = await Link.start(etcd.endpoints[0]!, 100);
     onTestFinished(stopLinks);

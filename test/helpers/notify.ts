@@ -1,7 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
 import { onTestFinished } from 'vitest';
 import { isStopped, until } from './procs.ts';
 import { scratch } from './scratch.ts';
@@ -68,6 +69,14 @@ export class NotifySocket {
     return until(() => this.received.find(({ lines }) => lines.some(fits)), '').catch(() => {
       throw new Error(`${line} is not among ${JSON.stringify(this.lines, null, 1)}`);
     });
+  }
+
+  /** Until it has heard all that was sent by now. */
+  async hearsAll(): Promise<void> {
+    const mark = `MARK=${this.received.length}`;
+    const send = `import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), sys.argv[2])`;
+    await promisify(execFile)('python3', ['-c', send, mark, this.path]);
+    await this.hears(mark);
   }
 
   /** It stays open and takes nothing: what is sent waits in its queue, until that is full. */

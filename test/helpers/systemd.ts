@@ -196,7 +196,9 @@ function removeCgroup(cgroup: string): void {
 function removeAbandoned(): void {
   for (const name of readdirSync(CGROUP2!)) {
     const owner = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
-    if (!owner || alive(Number(owner)) || !isEmpty(join(CGROUP2!, name))) continue;
-    removeCgroup(join(CGROUP2!, name));
+    if (!owner || alive(Number(owner))) continue;
+    try {
+      if (isEmpty(join(CGROUP2!, name))) removeCgroup(join(CGROUP2!, name));
+    } catch {} // others do so, too
   }
 }
