@@ -190,14 +190,14 @@ fi
 exec 9>>'${lock}' </dev/null >/dev/null 2>&1
 note() { read -r at _ </proc/uptime; echo "$1 \${FENCING_TOKEN:--} $$ $at \${ELECT_RUN_ID:--} \${ELECT_RUN_SCHEDULED_AT:--}" >>'${history}'; }
 flock --nonblock 9 || { note OVERLAP; flock --timeout "$3" 9 || exit 99; }
+[ "$1" != ignores-term ] || trap '' TERM
 note START
 # It has a session of its own and ignores what can be ignored; it works on.
 stray='${IGNORE_ALL}; echo "ESCAPED $$" >>"$0"; exec sleep infinity'
 # And its parent ends at once.
 escapee='${IGNORE_ALL}; (echo "ESCAPED $(exec sh -c "echo \\$PPID")" >>"$0"; exec sleep infinity) &'
 case $1 in
-  plain) exec sleep infinity ;;
-  ignores-term) trap '' TERM; exec sleep infinity ;;
+  plain | ignores-term) exec sleep infinity ;;
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
