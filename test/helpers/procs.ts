@@ -3,6 +3,7 @@ import { createServer } from 'node:net';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isFirstWith } from './folders.ts';
 
 /** One process for ever: a pid that was used again has another start time. */
 export interface Identity {
@@ -187,12 +188,13 @@ const LOWEST_PORT = 10_000;
 const HIGHEST_PORT = 32_000;
 const given = new Set<number>();
 
+/** Given once in a run, to whichever worker: a server has not bound its own yet, or does not while it is down. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = LOWEST_PORT + Math.floor(Math.random() * (HIGHEST_PORT - LOWEST_PORT));
-    if (given.has(port) || !(await canBind(port))) continue;
+    if (given.has(port) || !isFirstWith(`port-${port}`)) continue;
     given.add(port);
-    return port;
+    if (await canBind(port)) return port;
   }
 }
 
