@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test 
 import { type Ended, elect, endAll } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
+import { Link } from '../helpers/proxy.ts';
 import { Redis } from '../helpers/redis.ts';
 import { scratch } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
@@ -344,7 +345,7 @@ describeWith(['etcd', 'etcdctl', 'openssl'], 'a store that refuses us', () => {
   });
 
   /** Without messages of the campaign: errors only. */
-  const refused = (...args: string[]) => run(['-q', ...args, '--ttl', '3s', '--', 'true']);
+  const refused = (...args: string[]) => run(['-q', ...args, '--', 'true']);
   const passwordFile = (text: string) => {
     const path = join(scratch(), 'password');
     writeFileSync(path, text);
@@ -432,6 +433,14 @@ describeWith(['etcd', 'etcdctl', 'openssl'], 'a store with certificates', () => 
 
   test('no certificate where one is needed: 77', async () => {
     const ended = await once('--cacert', etcd.certificates!.ca);
+    expectOneLine(ended, /TLS with .* failed: .*certificate.*\(--cacert, --cert, --key\)/i);
+    expect(ended.code).toBe(77);
+  });
+
+  test('no certificate where one is needed, of which a distant server tells late: 77', async () => {
+    const link = await Link.start(etcd.endpoints[0]!, 100);
+    onTestFinished(() => link.stop());
+    const ended = await once('--cacert', etcd.certificates!.ca, '-b', `etcds://${link.endpoint}`);
     expectOneLine(ended, /TLS with .* failed: .*certificate.*\(--cacert, --cert, --key\)/i);
     expect(ended.code).toBe(77);
   });

@@ -118,9 +118,9 @@ describe('what ran before elect-run took its shell’s place', () => {
 });
 
 describeWith(['etcd', 'etcdctl'], 'what ran before elect-run took its shell’s place, with a store', () => {
-  const started = async (etcd: Etcd, dir: string, ...job: string[]): Promise<[Elect, Identity]> => {
+  const started = async (etcd: Etcd, flags: string[], dir: string, ...job: string[]): Promise<[Elect, Identity]> => {
     const file = join(dir, 'sidecar');
-    const run = elect(['-v', '-b', etcd.url, '-n', newElection(), ...SHORT, '--', ...job], {
+    const run = elect(['-v', '-b', etcd.url, '-n', newElection(), ...flags, '--', ...job], {
       prefix: behind(file, SIDECAR),
     });
     const sidecar = await bystander(file);
@@ -133,7 +133,7 @@ describeWith(['etcd', 'etcdctl'], 'what ran before elect-run took its shell’s 
     const dir = scratch();
     const file = join(dir, 'escaped');
     const job = `env -i setsid sh -c 'echo $$ >"$0"; exec sleep 1000' '${file}' & echo $$; wait`;
-    const [run, sidecar] = await started(etcd, dir, 'sh', '-c', job);
+    const [run, sidecar] = await started(etcd, SHORT, dir, 'sh', '-c', job);
     await wrote(file);
     const escaped = identify(Number(readFileSync(file, 'utf8')));
     const child = Number(await run.prints('\n'));
@@ -146,7 +146,8 @@ describeWith(['etcd', 'etcdctl'], 'what ran before elect-run took its shell’s 
 
   test('holds up no stop', async () => {
     const etcd = await Etcd.start();
-    const [run, sidecar] = await started(etcd, scratch(), 'sleep', '1000');
+    const patient = ['--ttl', '6s', '--renew-every', '1s', '--grace', '2s']; // whoever waits for the wrong one waits for 2 s
+    const [run, sidecar] = await started(etcd, patient, scratch(), 'sleep', '1000');
     await etcd.members[0]!.kill();
     const { killInMs, readAt: toldAt } = await run.event('stepping-down');
     expect((await run.event('deposed')).readAt - toldAt).toBeLessThan((killInMs as number) - 100);

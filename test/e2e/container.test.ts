@@ -109,8 +109,9 @@ describeWith(['pidns', 'etcd', 'etcdctl', 'flock'], 'a rolling update', () => {
 
   test('SIGTERM ends the old job, and the new one starts within 1 s, with a ttl of 60 s; no key is left', async () => {
     const { oracle, name, old, next } = await oldAndNew(['--ttl', '60s']);
+    const pid1 = await pidOneOf(old);
     const stoppedAt = uptime() * 1000;
-    process.kill(await pidOneOf(old), 'SIGTERM');
+    process.kill(pid1, 'SIGTERM');
     const { at } = await oracle.started(2);
     expect(at - stoppedAt).toBeLessThan(HAND_OVER_MS);
     expect((await old.ended).code).toBe(143);
@@ -124,8 +125,9 @@ describeWith(['pidns', 'etcd', 'etcdctl', 'flock'], 'a rolling update', () => {
   test('a job that ignores SIGTERM is killed after --stop-timeout, and its lease is given back', async () => {
     const STOP_TIMEOUT_MS = 700;
     const { oracle, name, old, next } = await oldAndNew(['--ttl', '60s', '--stop-timeout', '700ms'], 'ignores-term');
+    const pid1 = await pidOneOf(old);
     const stoppedAt = uptime() * 1000;
-    process.kill(await pidOneOf(old), 'SIGTERM');
+    process.kill(pid1, 'SIGTERM');
     const { at } = await oracle.started(2);
     expect(at - stoppedAt).toBeGreaterThan(STOP_TIMEOUT_MS - 10);
     expect(at - stoppedAt).toBeLessThan(STOP_TIMEOUT_MS + HAND_OVER_MS);

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -9,7 +9,7 @@ import { WallClock } from '../helpers/faketime.ts';
 import { newFolder } from '../helpers/folders.ts';
 import { Kubernetes, type User } from '../helpers/kubernetes.ts';
 import { describeWith } from '../helpers/needs.ts';
-import { until } from '../helpers/procs.ts';
+import { handles, until } from '../helpers/procs.ts';
 import { Link, stopLinks } from '../helpers/proxy.ts';
 import { Redis } from '../helpers/redis.ts';
 import { scratch, script } from '../helpers/scratch.ts';
@@ -22,7 +22,7 @@ const SECRET = 'hunter2';
 interface Measured {
   roundTrips: { count: number; p50Ms: number };
   grantedMs: number;
-  expiry: unknown;
+  expiry: { shortestMs: number };
   advised: { ttlMs: number };
 }
 
@@ -161,8 +161,7 @@ describeWith(['flock'], 'doctor, with a file', () => {
   });
 
   test('a directory in memory is warned of', async () => {
-    const dir = '/dev/shm/elect-run-doctor-test';
-    mkdirSync(dir, { recursive: true });
+    const dir = mkdtempSync('/dev/shm/elect-run-test-');
     onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
     const examined = await examine(['-b', `file:${dir}`]);
     expect(examined.code).toBe(0);
@@ -222,12 +221,13 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with etcd', () => {
   const inLine = async (name: string) => (await keys(`${name}.doctor-`)).length;
 
   test('a healthy one is well: round trips, granted ttl, expiry, timing', async () => {
-    const examined = await examine(['-b', etcd.url, '-n', 'job']);
+    const examined = await examine(['--for', '2s', '-b', etcd.url, '-n', 'job']);
     expectHealthy(examined, 'member', 'cluster', 'expiry', 'timing');
     const { roundTrips, grantedMs, expiry, advised } = examined.measured;
     expect(roundTrips.count).toBeGreaterThan(3);
     expect(grantedMs).toBe(15_000);
-    expect(expiry).toMatchObject({ isSeen: true, shortestMs: 2000 });
+    expect(expiry).toMatchObject({ isSeen: true });
+    expect(expiry.shortestMs).toBeGreaterThanOrEqual(2000); // longer where a round trip was slow
     expect(advised).toMatchObject({ flags: expect.stringMatching(/^--ttl \S+ --renew-every \S+$/) });
   });
 
@@ -259,9 +259,9 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with etcd', () => {
   }));
 
   test.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])('interrupted at any moment it leaves nothing (%s)', async (moment) => {
-    const examination = start(['-b', etcd.url, '-n', 'moment']);
-    await until(() => existsSync(`/proc/${examination.pid}/fd/20`), 'Node runs');
-    await sleep(200 + moment * 220); // whatever it does then
+    const examination = start(['--for', '1s', '-b', etcd.url, '-n', 'moment']); // with 2 s for a lease, longer than the last of them
+    await until(() => handles(examination.pid, 'SIGQUIT'), 'it hears signals'); // INT has a handler of Node's from the start
+    await sleep(moment * 220); // whatever it does then
     examination.kill('SIGINT');
     expect((await examination.ended).code).toBe(130);
     expect(await keys()).toEqual([]);
@@ -388,7 +388,7 @@ describeWith(['etcd', 'etcdctl'], 'doctor, with an etcd that knows users', () =>
   });
 
   test('rights to the very election alone are enough to run, and it is measured by asking', async () => {
-    const examined = await examine(['-b', etcd.url, '-n', 'exact', '--user', `exact:${SECRET}`]);
+    const examined = await examine(['--for', '2s', '-b', etcd.url, '-n', 'exact', '--user', `exact:${SECRET}`]);
     expect(examined.code, examined.text).toBe(0);
     expectFinding(examined, 'election', 'warning', /the rights are for exact alone/, /exact\.doctor-\*/);
     expect(found(examined, 'traces')).toEqual([]);
@@ -610,7 +610,7 @@ describeWith(['kubeApiserver', 'etcd', 'etcdctl', 'openssl'], 'doctor, with Kube
     await kubernetes.may('nobody', 'create');
   });
   const env = (user: User) => ({ KUBECONFIG: kubernetes.kubeconfig(user) });
-  const as = (user: User) => examine(['-b', kubernetes.url, '-n', 'job'], env(user));
+  const as = (user: User, ...flags: string[]) => examine([...flags, '-b', kubernetes.url, '-n', 'job'], env(user));
   const leases = async () => {
     const path = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
     const { items } = await kubernetes.api<{
@@ -624,7 +624,7 @@ describeWith(['kubeApiserver', 'etcd', 'etcdctl', 'openssl'], 'doctor, with Kube
   });
 
   test('without the right to delete nothing is made, and reads are measured', async () => {
-    const examined = await as('app');
+    const examined = await as('app', '--for', '2s');
     expect(examined.code, examined.text).toBe(0);
     expectFinding(examined, 'rights', 'ok', /get, create, update/);
     expectFinding(examined, 'election', 'warning', /may not delete leases/, /--verb=delete/);
@@ -650,7 +650,7 @@ describeWith(['kubeApiserver', 'etcd', 'etcdctl', 'openssl'], 'doctor, with Kube
     isExpiring: async (name) =>
       (await leases()).some(
         ({ metadata, spec }) =>
-          metadata.name.startsWith(`${name}.doctor-`) && spec.leaseDurationSeconds === 1 && spec.holderIdentity !== '',
+          metadata.name.startsWith(`${name}.doctor-`) && spec.leaseDurationSeconds < 15 && spec.holderIdentity !== '',
       ),
   }));
 });

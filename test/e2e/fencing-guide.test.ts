@@ -194,8 +194,9 @@ describeWith(['postgresql'], 'the guide to fencing: a transaction', () => {
     const leader = spawn('psql', ['-XqAt'], { cwd: desk.dir, env: desk.env, stdio: ['pipe', 'ignore', 'inherit'] });
     onTestFinished(() => void leader.kill('SIGKILL'));
     leader.stdin.write(begin!.slice(begin!.indexOf('BEGIN')));
+    const isAtWork = "state = 'idle in transaction' AND query LIKE '%INSERT%'"; // not only begun
     await until(
-      async () => (await sql("SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction';")) === '1',
+      async () => (await sql(`SELECT 1 FROM pg_stat_activity WHERE ${isAtWork};`)) === '1',
       'the leader is at work',
     );
     const straggler = desk.as(41, book);

@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { alive } from './procs.ts';
@@ -11,6 +11,19 @@ const PREFIX = 'elect-run-tests-';
 export function newFolder(purpose: string): string {
   const ofTheRun = process.env[OF_THE_RUN];
   return mkdtempSync(ofTheRun ? join(ofTheRun, `${purpose}-`) : join(tmpdir(), `elect-run-${purpose}-`));
+}
+
+/** Whether nobody has asked for this name yet, in all workers of the run; outside of a run nobody ever has. */
+export function isFirstWith(name: string): boolean {
+  const ofTheRun = process.env[OF_THE_RUN];
+  if (!ofTheRun) return true;
+  try {
+    closeSync(openSync(join(ofTheRun, name), 'wx'));
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
 }
 
 /** vitest's globalSetup; returns what removes the folder of the run. A worker is ended by a signal, so nothing can be left to its `exit`. Runs that were killed before they could tidy up are tidied up after. */

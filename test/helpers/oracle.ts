@@ -197,8 +197,7 @@ stray='${IGNORE_ALL}; echo "ESCAPED $$" >>"$0"; exec sleep infinity'
 # And its parent ends at once.
 escapee='${IGNORE_ALL}; (echo "ESCAPED $(exec sh -c "echo \\$PPID")" >>"$0"; exec sleep infinity) &'
 case $1 in
-  plain) exec sleep infinity ;;
-  ignores-term) exec sleep infinity ;;
+  plain | ignores-term) exec sleep infinity ;;
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;

@@ -1,7 +1,9 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isFirstWith } from './folders.ts';
 
 /** One process for ever: a pid that was used again has another start time. */
 export interface Identity {
@@ -46,6 +48,12 @@ export function processorMs(pid: number): number {
   const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) * 10; // utime and stime in ticks, of which Linux tells 100 a second (proc(5))
+}
+
+/** Has it a handler of its own for this signal (proc(5): SigCgt)? */
+export function handles(pid: number, name: NodeJS.Signals): boolean {
+  const caught = /^SigCgt:\s*(\w+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1]!;
+  return ((BigInt(`0x${caught}`) >> BigInt(constants.signals[name] - 1)) & 1n) === 1n;
 }
 
 /** Stopped by SIGSTOP or the like. */
@@ -181,18 +189,15 @@ export function signal(pid: number, name: NodeJS.Signals): void {
 /** Below the range from which the kernel takes ports for outgoing connections, which could snatch that of a server while it restarts. */
 const LOWEST_PORT = 10_000;
 const HIGHEST_PORT = 32_000;
-/** Test files that run at the same time draw from different ones: another could take a port before the server is there that it was given to. */
-const SHARES = 8;
-const OUR_SHARE = Number(process.env.VITEST_POOL_ID ?? 0) % SHARES;
-const SHARE_SIZE = (HIGHEST_PORT - LOWEST_PORT) / SHARES;
 const given = new Set<number>();
 
+/** Given once in a run, to whichever worker: a server has not bound its own yet, or does not while it is down. */
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = LOWEST_PORT + Math.floor((OUR_SHARE + Math.random()) * SHARE_SIZE);
-    if (given.has(port) || !(await canBind(port))) continue;
+    const port = LOWEST_PORT + Math.floor(Math.random() * (HIGHEST_PORT - LOWEST_PORT));
+    if (given.has(port) || !isFirstWith(`port-${port}`)) continue;
     given.add(port);
-    return port;
+    if (await canBind(port)) return port;
   }
 }
 

@@ -82,8 +82,9 @@ function tlsProblem(
       resolve(problem);
     };
     socket.on('timeout', () => finish(undefined));
-    // A server that wants a certificate says so only after the handshake, in TLS 1.3 with the first read.
-    socket.on('secureConnect', () => setTimeout(() => finish(undefined), 100));
+    // A server that wants a certificate says so only after the handshake, in TLS 1.3 with the first read. One that is content greets us (RFC 9113, 3.4).
+    socket.on('data', () => finish(undefined));
+    socket.on('close', () => finish(undefined));
     socket.on('error', (error: NodeJS.ErrnoException) => {
       const ended = endInHandshake(error, socket);
       if (ended) return finish(new Error(`etcd at ${endpoint}: ${ended}`, { cause: error }));
