@@ -94,7 +94,7 @@ export class Adoption {
     this.#children?.end();
   }
 
-  /** Of one that lives. True as well when nothing can be read of it: it is another user's, or its first thread has ended, or no descriptor is left. */
+  /** Of one that lives. True as well when nothing can be read of it: it is another user's, or no descriptor is left. */
   #mayBeOrphan(pid: number): boolean {
     try {
       const proc = readProc(pid);

@@ -25,16 +25,16 @@ function ofSomebody<T>(read: () => T): T | undefined {
   }
 }
 
-/** The fields of /proc/PID/stat from the state on. The command's name before it stands in parentheses and may itself contain spaces and parentheses. Throws when there is nobody. */
-function fieldsOf(pid: number): string[] {
-  const stat = readText(`/proc/${pid}/stat`);
+/** The fields of /proc/PID/stat, or of a thread's, from the state on. The command's name before it stands in parentheses and may itself contain spaces and parentheses. Throws when there is nobody. */
+function fieldsOf(folder: string): string[] {
+  const stat = readText(`${folder}/stat`);
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
 /** Undefined when there is no such process, or only its zombie: dead means dead. Throws when that cannot be told just now. */
 export function readProc(pid: number): Proc | undefined {
-  const fields = ofSomebody(() => fieldsOf(pid));
-  if (!fields || isDead(fields[0]) || Number(fields[6]) & PF_KTHREAD) return undefined;
+  const fields = ofSomebody(() => fieldsOf(`/proc/${pid}`));
+  if (!fields || isOver(fields) || Number(fields[6]) & PF_KTHREAD) return undefined;
   return {
     pid,
     parent: Number(fields[1]),
@@ -44,12 +44,20 @@ export function readProc(pid: number): Proc | undefined {
   };
 }
 
-const isDead = (state: string | undefined) => state === 'Z' || state === 'X' || state === 'x';
+/**
+ * Its last thread has ended. Where only the first one has, by pthread_exit(3), and others work on, the state is a zombie's as well, but a zombie has one thread (proc(5), fields 3 and 20): what
+ * the kernel shows of a process is what it knows of the first one.
+ */
+const isOver = (fields: string[]) => 'ZXx'.includes(fields[0]!) && Number(fields[17]) < 2;
 
-/** Stopped by a signal, as by Ctrl-Z, or not there any more. False as well when that cannot be told just now. */
+/** Those that have ended too, as the first one may; none when there is nobody. Throws as `readProc` does. */
+const threadsOf = (pid: number): string[] =>
+  (ofSomebody(() => readdirSync(`/proc/${pid}/task`)) ?? []).map((thread) => `/proc/${pid}/task/${thread}`);
+
+/** Every thread was stopped by a signal, as by Ctrl-Z, or is not there any more. False as well when that cannot be told just now. */
 export function hasStopped(pid: number): boolean {
   try {
-    return 'TZX'.includes(ofSomebody(() => fieldsOf(pid)[0]!) ?? 'X');
+    return threadsOf(pid).every((thread) => 'TZX'.includes(ofSomebody(() => fieldsOf(thread)[0]!) ?? 'X'));
   } catch {
     return false;
   }
@@ -110,10 +118,7 @@ let ours: Kept | undefined;
 
 /** Zombies included, of all its threads; none where the kernel does not tell. Throws as `readProc` does. */
 export function childrenOf(pid: number): number[] {
-  const threads = ofSomebody(() => readdirSync(`/proc/${pid}/task`)) ?? [];
-  return threads.flatMap((thread) =>
-    numbersIn(ofSomebody(() => readText(`/proc/${pid}/task/${thread}/children`)) ?? ''),
-  );
+  return threadsOf(pid).flatMap((thread) => numbersIn(ofSomebody(() => readText(`${thread}/children`)) ?? ''));
 }
 
 /** As `childrenOf`, for one that is asked for again and again. Until `end` it costs a descriptor. */
@@ -174,9 +179,22 @@ class Kept {
  * those do that are just in execve(2) or exit(2). False when it is another user's. Throws as `readProc` does.
  */
 export function hasInEnvironment(pid: number, assignment: string): boolean | undefined {
-  const environment = ofSomebody(() => readText(`/proc/${pid}/environ`));
+  let environment = environmentOf(`/proc/${pid}`);
+  if (environment === '') for (const thread of threadsOf(pid)) environment ||= environmentOf(thread) ?? '';
   if (environment === undefined) return false;
   return environment === '' ? undefined : `\0${environment}\0`.includes(`\0${assignment}\0`);
+}
+
+/** Empty for a thread that has ended, and for its process if it was the first; newer kernels say ESRCH then (fs/proc/base.c: __mem_open), and so of whoever is in exit(2). */
+function environmentOf(folder: string): string | undefined {
+  return ofSomebody(() => {
+    try {
+      return readText(`${folder}/environ`);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return '';
+      throw error;
+    }
+  });
 }
 
 /**

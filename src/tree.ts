@@ -41,10 +41,10 @@ export interface TreeMarks {
  */
 export const findTree = (marks: TreeMarks): Proc[] => look(marks).tree;
 
-/** Whether a look, by which nobody of it can hide behind an error, finds none. */
+/** Whether a look, by which nobody of it can hide behind an error, finds none, and nobody is known to live whom it does not show. */
 export function seemsDead(marks: TreeMarks): boolean {
   const { tree, isWhole } = look(marks);
-  return isWhole && tree.length === 0;
+  return isWhole && tree.length === 0 && unseen(marks).length === 0;
 }
 
 /** One look at all processes, which takes some milliseconds, while they go on. */
@@ -196,24 +196,26 @@ export async function killTree(marks: TreeMarks, untilAt: number): Promise<boole
   const strangers = new Map<number, string>();
   for (let empty = 0; ; ) {
     const { tree, isSure, isWhole } = look(marks, strangers, ({ pid }) => trySignal(pid, 'SIGSTOP'));
-    const unseen = unseenOrphans(marks);
-    if (tree.length > 0 || unseen.length > 0 || !isWhole) empty = 0;
+    const hidden = unseen(marks);
+    if (tree.length > 0 || hidden.length > 0 || !isWhole) empty = 0;
     else if (isSure || ++empty === EMPTY_LOOKS) return true;
     signalAll(tree, 'SIGKILL');
-    for (const pid of unseen) trySignal(pid, 'SIGKILL');
+    for (const pid of hidden) trySignal(pid, 'SIGKILL');
     if (now() > untilAt) return false;
-    await pause(tree.some(isAlive) || unseen.length > 0 || !isWhole ? 2 : 0);
+    await pause(tree.some(isAlive) || hidden.length > 0 || !isWhole ? 2 : 0);
   }
 }
 
 /**
- * Whom we have adopted and no look shows, since it failed, or since it is another user's (proc(5), hidepid). What is our child needs no look: its number is nobody else's until we
- * reap it, and in time everybody of the tree is, as parents die.
+ * The job, and whom we have adopted, where no look shows them, since it failed, or since they are another user's (proc(5), hidepid). What is our child needs no look: its number is nobody else's until it is
+ * reaped, the job by whoever waits for it, the others here, and in time everybody of the tree is our child, as parents die.
  */
-function unseenOrphans({ reaper, bystanders }: TreeMarks): number[] {
+function unseen({ root, reaper, bystanders }: TreeMarks): number[] {
   if (reaper !== process.pid) return [];
   const orphans = (adopted() ?? []).filter((pid) => !bystanders.some((one) => one.pid === pid));
-  return orphans.filter((pid) => !isShown(pid) && reap(pid) === undefined);
+  const hidden = orphans.filter((pid) => !isShown(pid) && reap(pid) === undefined);
+  if (root && awaited.has(root.pid) && !isShown(root.pid)) hidden.push(root.pid);
+  return hidden;
 }
 
 function isShown(pid: number): boolean {

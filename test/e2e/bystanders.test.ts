@@ -11,6 +11,7 @@ import { alive, childrenOf, type Identity, identify, signal, until, zombiesOf } 
 import { scratch, script } from '../helpers/scratch.ts';
 import { stopServers } from '../helpers/servers.ts';
 import { closeTerminals, Terminal } from '../helpers/terminal.ts';
+import { LOSES_ITS_FIRST_THREAD } from '../helpers/threads.ts';
 
 leaveNothingBehind();
 afterAll(stopServers);
@@ -30,16 +31,16 @@ const wrote = (file: string) => until(() => existsSync(file) && readFileSync(fil
 /** Who has written its pid there; it is ended with the test. */
 async function bystander(file: string): Promise<Identity> {
   await wrote(file);
-  const found = identify(Number(readFileSync(file, 'utf8')));
+  const found = identify(Number(/\d+/.exec(readFileSync(file, 'utf8'))));
   onTestFinished(() => {
     if (alive(found)) signal(found.pid, 'SIGKILL');
   });
   return found;
 }
 
-describe('what ran before elect-run took its shell’s place', () => {
-  const atFile = (dir: string, ...job: string[]) => ['-v', '-b', `file:${dir}`, '-n', 'job', '--', ...job];
+const atFile = (dir: string, ...job: string[]) => ['-v', '-b', `file:${dir}`, '-n', 'job', '--', ...job];
 
+describe('what ran before elect-run took its shell’s place', () => {
   test('is not taken for what the child left, and lives on', async () => {
     const dir = scratch();
     const file = join(dir, 'sidecar');
@@ -116,6 +117,24 @@ describe('what ran before elect-run took its shell’s place', () => {
     expect(alive(sidecar)).toBe(true);
   });
 });
+
+describeWith(
+  ['python3'],
+  'what ran before elect-run took its shell’s place, and has lost its first thread since',
+  () => {
+    test('is not taken for what the child left', async () => {
+      const dir = scratch();
+      const file = join(dir, 'sidecar');
+      const run = elect(atFile(dir, 'sh', '-c', 'setsid sleep 1000 & exit 5'), {
+        prefix: behind(file, `setsid ${LOSES_ITS_FIRST_THREAD} "$0" >/dev/null 2>&1`),
+      });
+      const sidecar = await bystander(file);
+      expect(await run.event('leftovers')).not.toMatchObject({ pids: expect.arrayContaining([sidecar.pid]) });
+      expect((await run.ended).code).toBe(5);
+      expect(alive(sidecar)).toBe(true);
+    });
+  },
+);
 
 describeWith(['etcd', 'etcdctl'], 'what ran before elect-run took its shell’s place, with a store', () => {
   const started = async (etcd: Etcd, flags: string[], dir: string, ...job: string[]): Promise<[Elect, Identity]> => {

@@ -80,3 +80,16 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'the oracle and etcdctl lock', () => 
     for (const lock of [first, second]) lock.kill('SIGKILL');
   });
 });
+
+describeWith(['flock', 'python3'], 'the oracle', () => {
+  leaveNothingBehind();
+
+  test('sees who works on after its first thread has ended, and ends it', async () => {
+    const oracle = new Oracle();
+    const job = oracle.spawn('loses-its-first-thread');
+    expect(await oracle.escaped(1)).toBe(job.pid);
+    expect(oracle.workers()).toContain(job.pid);
+    await oracle.clear();
+    expect(alive(job.pid!)).toBe(false);
+  });
+});

@@ -1,13 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Etcd } from '../helpers/etcd.ts';
 import { newFolder } from '../helpers/folders.ts';
+import { COUNTED_UID } from '../helpers/forks.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
-import { LOST, leaveNothingBehind, newElection, SHORT, standInLine } from './candidates.ts';
+import { scratch } from '../helpers/scratch.ts';
+import { LOST, leaveNothingBehind, newElection, SHORT, stand, standInLine } from './candidates.ts';
 
 const ESCAPING: Conduct[] = ['escapes', 'escapes-without-environment', 'leaves-without-environment'];
 
@@ -127,4 +130,31 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd', () => {
       oracle.verify(2);
     },
   );
+});
+
+describeWith(['etcd', 'etcdctl', 'pidns'], 'etcd', () => {
+  leaveNothingBehind();
+
+  /** Sees its own user's processes only (proc(5), hidepid). */
+  const blind = `mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid ${COUNTED_UID} --regid ${COUNTED_UID} --clear-groups "$@"`;
+
+  test('a job that elect-run is not shown, since it has become another user, is gone before the next one starts when the lease is revoked', async () => {
+    const etcd = await Etcd.start();
+    const folder = scratch();
+    chmodSync(folder, 0o755);
+    const job = join(folder, 'sleep');
+    copyFileSync('/bin/sleep', job);
+    chmodSync(job, 0o4755); // root's, and started by somebody else, who may signal it (kill(2))
+    const entry = { backend: etcd.url, name: newElection(), flags: ['--ttl', '30s', '--grace', '500ms'] };
+    const leader = stand({ ...entry, job: [job, '1000'], prefix: ['unshare', '--mount', 'sh', '-c', blind, 'sh'] });
+    const { pid } = await leader.event('started');
+    const worker = identify(pid as number);
+    const next = stand({ ...entry, job: ['sleep', '1000'] });
+    await next.event('standby');
+    const [seat] = await etcd.line(entry.name);
+    await etcd.etcdctl('lease', 'revoke', seat!.lease);
+    await next.event('started');
+    expect(alive(worker)).toBe(false);
+    expect((await leader.ended).code).toBe(LOST);
+  });
 });

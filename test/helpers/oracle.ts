@@ -4,6 +4,7 @@ import { appendFileSync, chmodSync, readFileSync, rmSync, writeFileSync } from '
 import { join } from 'node:path';
 import { newFolder } from './folders.ts';
 import { alive, holdersOf, signal, until } from './procs.ts';
+import { LOSES_ITS_FIRST_THREAD } from './threads.ts';
 
 /** How a job behaves once it has started; see the script. */
 export type Conduct =
@@ -12,6 +13,9 @@ export type Conduct =
   | 'escapes'
   | 'escapes-without-environment'
   | 'leaves-without-environment'
+  | 'loses-its-first-thread'
+  | 'escapes-by-a-thread'
+  | 'leaves-by-a-thread'
   | 'forks'
   | 'ends'
   | 'works';
@@ -200,6 +204,9 @@ case $1 in
   plain | ignores-term) exec sleep infinity ;;
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
+  loses-its-first-thread) ${IGNORE_ALL}; exec ${LOSES_ITS_FIRST_THREAD} '${history}' ;;
+  escapes-by-a-thread) (${IGNORE_ALL}; setsid --fork ${LOSES_ITS_FIRST_THREAD} '${history}'); exec sleep infinity ;;
+  leaves-by-a-thread) exec ${LOSES_ITS_FIRST_THREAD} /dev/null env -i setsid sh -c "$stray" '${history}' ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
   forks) for line in 1 2 3; do setsid "$0" fork 300 & done; exec sleep infinity ;;
   ends) exit 0 ;;

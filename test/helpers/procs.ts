@@ -16,6 +16,8 @@ interface Stat extends Identity {
   state: string;
   parent: number;
   session: number;
+  /** 1 of a zombie. Where the first thread has ended before the others the state is a zombie's as well (proc(5), field 20). */
+  threads: number;
 }
 
 function stat(pid: number): Stat | undefined {
@@ -23,7 +25,9 @@ function stat(pid: number): Stat | undefined {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
     // The name stands in parentheses and may contain anything.
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return { pid, state: fields[0]!, parent: Number(fields[1]), session: Number(fields[3]), startedAt: fields[19]! };
+    const [state, parent, , session] = fields;
+    const [threads, startedAt] = [Number(fields[17]), fields[19]!];
+    return { pid, state: state!, parent: Number(parent), session: Number(session), threads, startedAt };
   } catch {
     return undefined;
   }
@@ -39,9 +43,18 @@ export function identify(pid: number): Identity {
 /** A zombie is not alive; given an identity, neither is another process that got the same pid. */
 export function alive(who: number | Identity): boolean {
   const found = stat(typeof who === 'number' ? who : who.pid);
-  if (!found || 'ZXx'.includes(found.state)) return false;
+  if (!found || isOver(found)) return false;
   return typeof who === 'number' || found.startedAt === who.startedAt;
 }
+
+const isOver = ({ state, threads }: Stat): boolean => 'ZXx'.includes(state) && threads < 2;
+
+/** Its first thread has ended, and others work on. */
+export const hasLostItsFirstThread = (pid: number): boolean => stat(pid)?.state === 'Z' && alive(pid);
+
+/** Where the kernel shows what its threads have in common: of one that has ended, as the first may have, it shows nothing. */
+const folderOf = ({ pid, state }: Stat): string =>
+  state === 'Z' ? `/proc/${pid}/task/${readdirSync(`/proc/${pid}/task`).at(-1)}` : `/proc/${pid}`;
 
 /** How long it has run on a processor, in steps of 10 ms. */
 export function processorMs(pid: number): number {
@@ -96,20 +109,23 @@ export function waitsForInput(pid: number): boolean {
   }
 }
 
-/** The living. */
-export function allPids(): number[] {
-  return readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => Number.isInteger(pid) && alive(pid));
+function all(): Stat[] {
+  const pids = readdirSync('/proc').map(Number).filter(Number.isInteger);
+  return pids.map(stat).filter((found) => found !== undefined);
 }
 
-export const childrenOf = (parent: number): number[] => allPids().filter((pid) => stat(pid)?.parent === parent);
+const living = (): Stat[] => all().filter((one) => !isOver(one));
+
+const pidsOf = (found: Stat[]): number[] => found.map(({ pid }) => pid);
+
+/** The living. */
+export const allPids = (): number[] => pidsOf(living());
+
+export const childrenOf = (parent: number): number[] => pidsOf(living().filter((one) => one.parent === parent));
 
 /** Dead, but still in the process table, because this parent has not asked for their exit status. */
 export const zombiesOf = (parent: number): number[] =>
-  readdirSync('/proc')
-    .map(Number)
-    .filter((pid) => Number.isInteger(pid) && stat(pid)?.state === 'Z' && stat(pid)?.parent === parent);
+  pidsOf(all().filter((one) => one.parent === parent && one.state === 'Z' && isOver(one)));
 
 export function commandLine(pid: number): string[] {
   try {
@@ -127,24 +143,28 @@ export function holdersOf(file: string): number[] {
     const found = statSync(fd);
     return found.dev === dev && found.ino === ino;
   };
-  return allPids().filter((pid) => {
+  const holds = (one: Stat) => {
     try {
-      return readdirSync(`/proc/${pid}/fd`).some((fd) => isIt(`/proc/${pid}/fd/${fd}`));
+      const fds = `${folderOf(one)}/fd`;
+      return readdirSync(fds).some((fd) => isIt(`${fds}/${fd}`));
     } catch {
       return false;
     }
-  });
+  };
+  return pidsOf(living().filter(holds));
 }
 
 /** Living processes that were started with this assignment in their environment. */
-export const processesWith = (assignment: string): number[] =>
-  allPids().filter((pid) => {
+export function processesWith(assignment: string): number[] {
+  const has = (one: Stat) => {
     try {
-      return `\0${readFileSync(`/proc/${pid}/environ`)}`.includes(`\0${assignment}\0`);
+      return `\0${readFileSync(`${folderOf(one)}/environ`)}`.includes(`\0${assignment}\0`);
     } catch {
       return false; // it has ended meanwhile
     }
-  });
+  };
+  return pidsOf(living().filter(has));
+}
 
 /** How many of our own descriptors lead to such a file or socket. */
 export const countOpen = (isIt: (target: string) => boolean): number =>

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import {
   childrenOf,
   childrenOfOurs,
   hasInEnvironment,
+  hasStopped,
   highestPid,
   isAlive,
   isLeader,
@@ -14,7 +15,10 @@ import {
   readProc,
 } from '../../src/proc.ts';
 import { withoutDescriptors } from '../helpers/descriptors.ts';
+import { describeWith } from '../helpers/needs.ts';
+import { alive, until } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
+import { LOSES_ITS_FIRST_THREAD } from '../helpers/threads.ts';
 
 async function start(env: NodeJS.ProcessEnv = {}): Promise<number> {
   const sleeper = spawn('sleep', ['60'], { env: { ...process.env, ...env } });
@@ -60,4 +64,39 @@ test('the last pid is the kernel’s, and of nobody who has put another file in 
   const shown = join(scratch(), 'loadavg');
   writeFileSync(shown, '0.00 0.00 0.00 1/100 4000000\n');
   expect(lastPid(shown)).toBe(undefined);
+});
+
+describeWith(['python3'], 'a process whose first thread has ended, and another one works on,', () => {
+  async function startThreads(env: NodeJS.ProcessEnv = {}): Promise<number> {
+    const told = join(scratch(), 'told');
+    const shell = spawn('sh', ['-c', `exec ${LOSES_ITS_FIRST_THREAD} '${told}'`], { env: { ...process.env, ...env } });
+    onTestFinished(() => void shell.kill('SIGKILL'));
+    await until(() => existsSync(told), 'the end of its first thread');
+    return shell.pid!;
+  }
+
+  test('lives, until all of them have ended', async () => {
+    const pid = await startThreads();
+    const proc = readProc(pid)!;
+    expect(proc).toMatchObject({ pid, parent: process.pid });
+    expect(isAlive(proc)).toBe(true);
+    process.kill(pid, 'SIGKILL');
+    await until(() => !alive(pid), 'its end');
+    expect(isAlive(proc)).toBe(false);
+  });
+
+  test('shows the environment that it was started with', async () => {
+    const pid = await startThreads({ MARK: 'its own' });
+    expect(hasInEnvironment(pid, 'MARK=its own')).toBe(true);
+    expect(hasInEnvironment(pid, 'MARK=another')).toBe(false);
+  });
+
+  test('has stopped when all of them have', async () => {
+    const pid = await startThreads();
+    expect(hasStopped(pid)).toBe(false);
+    process.kill(pid, 'SIGSTOP');
+    await until(() => hasStopped(pid), 'its stop');
+    process.kill(pid, 'SIGCONT');
+    await until(() => !hasStopped(pid), 'its going on');
+  });
 });
