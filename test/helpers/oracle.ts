@@ -12,6 +12,7 @@ export type Conduct =
   | 'escapes'
   | 'escapes-without-environment'
   | 'leaves-without-environment'
+  | 'leaves-once-orphaned'
   | 'forks'
   | 'ends'
   | 'works';
@@ -201,6 +202,7 @@ case $1 in
   escapes) setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   escapes-without-environment) env -i setsid --fork sh -c "$escapee" '${history}'; exec sleep infinity ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
+  leaves-once-orphaned) { while [ -e /proc/$$ ]; do sleep 0.01; done; env -i setsid sh -c "$stray" '${history}' & wait; } & exec sleep infinity ;;
   forks) for line in 1 2 3; do setsid "$0" fork 300 & done; exec sleep infinity ;;
   ends) exit 0 ;;
   works) sleep "$2"; note DONE ;;
