@@ -126,8 +126,15 @@ each([...SHELLS, OLD_BASH], (kind) => {
   });
 });
 
+const startStray = () => {
+  const stray = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+  onTestFinished(() => void stray.kill('SIGKILL'));
+  return { stray, known: { pid: stray.pid!, startedAt: identify(stray.pid!).startedAt } };
+};
+
 test('the guard in Node has not heard yet that elect-run is dead: at the deadline it finds by their parents who left the group', async () => {
-  const { guard: electRun, tell, armFor } = await startGuard({ ...NODE, command: [...PARENT, ...NODE.command] });
+  const { guard, tell, armFor } = await startGuard(NODE);
+  const electRun = startStray();
   const job = spawn('sh', ['-c', 'env -i setsid sleep 1000 & echo $!; wait'], { detached: true });
   const [told] = await once(job.stdout, 'data');
   const left = identify(Number(told));
@@ -136,25 +143,19 @@ test('the guard in Node has not heard yet that elect-run is dead: at the deadlin
     root: identify(job.pid!),
     ownGroup: true,
     mark: 'ELECT_RUN_ID=nobody',
-    reaper: identify(electRun.pid!),
+    reaper: electRun.known,
     bystanders: [],
     known: [],
-    helperSessions: [electRun.pid],
+    helperSessions: [guard.pid],
     helpers: [],
   };
   tell(`facts ${JSON.stringify({ marks, backend: {}, candidate: {}, handle: null })}`);
   tell(`job ${-job.pid!} ${marks.root.startedAt}`);
   await armFor(HALF_A_SECOND);
-  electRun.kill('SIGKILL');
+  electRun.stray.kill('SIGKILL');
   await once(job, 'exit');
   await until(() => !alive(left), 'its end', 2 * HALF_A_SECOND);
 });
-
-const startStray = () => {
-  const stray = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
-  onTestFinished(() => void stray.kill('SIGKILL'));
-  return { stray, known: { pid: stray.pid!, startedAt: identify(stray.pid!).startedAt } };
-};
 
 each([...SHELLS, OLD_BASH, NODE], (kind) => {
   test('who only has the number of the job, another start, is nobody of ours', async () => {
