@@ -7,20 +7,24 @@
 import { uptime } from 'node:os';
 import { createInterface } from 'node:readline';
 import { cleanUp, type Facts } from './cleanup.ts';
+import { isAlive, isAnothers } from './proc.ts';
 import { signalAll, trySignal } from './tree.ts';
 
 /** Timers stand still while the machine sleeps: no nap is longer than this. */
 const TICK_MS = 250;
 
-let job: number | undefined;
+let job: { target: number; startedAt: string | undefined } | undefined;
 let facts: Partial<Facts> = {};
 /** In ms of /proc/uptime. */
 let untilAt = Number.POSITIVE_INFINITY;
 let alarm: NodeJS.Timeout | undefined;
 let isLeftAlone = false;
 
-function signalJob(signal: NodeJS.Signals): void {
-  if (job !== undefined) trySignal(job, signal);
+function signalJob({ target, startedAt }: NonNullable<typeof job>, signal: NodeJS.Signals): void {
+  try {
+    if (isAnothers({ pid: Math.abs(target), startedAt })) return;
+  } catch {} // that cannot be told just now
+  trySignal(target, signal);
 }
 
 const leftUntilThen = (): number => untilAt - uptime() * 1000;
@@ -35,15 +39,18 @@ function watchTheClock(): void {
 }
 
 /** All that can be done without a look at everybody. */
-function killKnown(): void {
-  signalJob('SIGKILL');
-  signalAll(facts.marks?.known ?? [], 'SIGKILL');
+function signalKnown(signal: NodeJS.Signals): void {
+  if (job) signalJob(job, signal);
+  signalAll(facts.marks?.known ?? [], signal);
 }
 
+/** While elect-run lives nobody gets out of its sight, and nothing delays the kill. */
 async function timeIsUp(): Promise<void> {
   untilAt = Number.POSITIVE_INFINITY;
-  killKnown();
+  const reaper = facts.marks?.reaper;
+  signalKnown(reaper && !isAlive(reaper) ? 'SIGSTOP' : 'SIGKILL');
   await cleanUp(facts, false).catch(() => {}); // whatever it was, elect-run's death has still to be awaited
+  signalKnown('SIGKILL');
   if (isLeftAlone) process.exit();
 }
 
@@ -52,9 +59,9 @@ async function timeIsUp(): Promise<void> {
  * where the clean-up has failed until the deadline, to try again.
  */
 async function electRunIsDead(): Promise<void> {
-  signalJob('SIGSTOP');
+  signalKnown('SIGSTOP');
   const isDead = await cleanUp(facts, true).catch(() => false);
-  killKnown();
+  signalKnown('SIGKILL');
   if (isDead || untilAt === Number.POSITIVE_INFINITY) process.exit();
   isLeftAlone = true;
 }
@@ -68,9 +75,11 @@ function hear(line: string): void {
       watchTheClock();
       process.stdout.write(`armed ${rest || word}\n`);
       break;
-    case 'job':
-      job = rest ? Number(rest) : undefined;
+    case 'job': {
+      const [target, startedAt] = rest!.split(' ');
+      job = target ? { target: Number(target), startedAt } : undefined;
       break;
+    }
     case 'facts':
       facts = JSON.parse(rest!.slice(rest!.indexOf('{'))); // the strays before it are in it, too
       break;

@@ -68,9 +68,9 @@ export class Guard {
     this.#start();
   }
 
-  /** The child's process group, or the child alone where it shares ours. Undefined: there is no child. */
-  setJob(target: number | undefined): void {
-    this.#job = target === undefined ? '' : String(target);
+  /** The child's process group, or the child alone where it shares ours, and the child's start, where it is known. Undefined: there is no child. */
+  setJob(target: number | undefined, startedAt?: string): void {
+    this.#job = [target, startedAt].filter((word) => word !== undefined).join(' ');
     this.#tell(`job ${this.#job}`);
   }
 

@@ -41,13 +41,14 @@ export class Job {
     this.#signals = signals;
     const atTerminal = hasTerminal();
     this.#witness = atTerminal ? new Witness() : undefined;
+    const { pid, startedAt, session } = readProc(process.pid)!;
     const helpers = this.#witness?.pid === undefined ? [] : [this.#witness.pid];
     this.marks = {
       root: undefined,
       ownGroup: !atTerminal,
       mark: markOf(config.id, isFenced),
-      reaper: process.pid,
-      session: readProc(process.pid)!.session,
+      reaper: { pid, startedAt },
+      session,
       bystanders: [],
       known: [],
       helperSessions: guard.sessions,
@@ -84,7 +85,7 @@ export class Job {
     const child = await startChild({ ...options, ownGroup, fds: locks }).finally(() => void this.#endStarting());
     this.#child = child;
     this.marks.root = { pid: child.pid, startedAt: child.startedAt };
-    this.#guard.setJob(ownGroup ? -child.pid : child.pid);
+    this.#guard.setJob(ownGroup ? -child.pid : child.pid, child.startedAt);
     this.#guard.tellFacts();
     const group = ownGroup ? child.pid : this.#ourGroup;
     this.#adoption?.watch({ ...this.marks.root, group }, (strays) => {

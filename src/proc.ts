@@ -102,6 +102,15 @@ export function isAlive({ pid, startedAt }: { pid: number; startedAt: string | u
 }
 
 /**
+ * Has its number been given to somebody else? Not while it is a zombie, nor while any member of its group or session lives (kernel/pid.c). Throws as `readProc` does. False where
+ * the start is not known.
+ */
+export function isAnothers({ pid, startedAt }: { pid: number; startedAt: string | undefined }): boolean {
+  const startNow = ofSomebody(() => fieldsOf(`/proc/${pid}`)[19]);
+  return startNow !== undefined && startedAt !== undefined && startNow !== startedAt;
+}
+
+/**
  * Our children, zombies included, or undefined where they cannot be told: the kernel was built without CONFIG_PROC_CHILDREN, or no descriptor is left. All of them are the main thread's: it
  * starts those of ours, and the kernel hands orphans to the thread from which they descend.
  */

@@ -6,6 +6,7 @@ import {
   hasInEnvironment,
   highestPid,
   isAlive,
+  isAnothers,
   isLeader,
   lastPid,
   listPids,
@@ -21,8 +22,8 @@ export interface TreeMarks {
   ownGroup: boolean;
   /** An assignment in the child's environment: every descendant has it unless it was taken out. */
   mark: string;
-  /** elect-run itself while it lives: as subreaper it is the parent of every descendant that lost its own. */
-  reaper: number | undefined;
+  /** elect-run itself: while it lives it is, as subreaper, the parent of every descendant that lost its own. */
+  reaper: Pick<Proc, 'pid' | 'startedAt'> | undefined;
   /** elect-run's session. */
   session: number;
   /** Children that elect-run had before there was a job: of the shell whose place it took, or of pid 1. */
@@ -66,7 +67,7 @@ function look(
   strangers: Map<number, string> = new Map(),
   found: (proc: Proc) => void = () => {},
 ): Look {
-  const ourselves = new Set([process.pid, ...(marks.reaper ? [marks.reaper] : []), ...marks.helpers]);
+  const ourselves = new Set([process.pid, ...marks.helpers]);
   const tree = new Map<number, Proc>();
   const others: Proc[] = [];
   let isSure = true;
@@ -85,7 +86,9 @@ function look(
   const consider = (pid: number) => {
     const proc = readProc(pid);
     if (!proc || ourselves.has(pid) || marks.helperSessions.includes(proc.session)) return;
-    const isStranger = strangers.get(pid) === proc.startedAt;
+    if (marks.reaper && isAmong([marks.reaper], proc)) return;
+    // Whoever has come to us meanwhile was not a child of ours when it was found to be one.
+    const isStranger = strangers.get(pid) === proc.startedAt && proc.parent !== marks.reaper?.pid;
     const isMember = !isStranger && isOfTheTree(proc);
     if (isMember) {
       tree.set(pid, proc);
@@ -137,16 +140,16 @@ function* pidsBetween(last: number, newest: number): Generator<number> {
 /** Undefined: it shows no environment just now. Throws as `readProc` does. */
 function membership(marks: TreeMarks): (proc: Proc) => boolean | undefined {
   const { root, ownGroup, reaper, known, mark } = marks;
-  const rootNow = root && readProc(root.pid);
-  // Once the child is gone its pid may be another's. While any member of its group lives, the kernel gives that number to nobody.
-  const pidIsAnothers = rootNow && root.startedAt !== undefined && rootNow.startedAt !== root.startedAt;
+  const pidIsAnothers = root && isAnothers(root);
+  // Once it is gone its pid may be another's, too, and its orphans are init's.
+  const livingReaper = reaper && readProc(reaper.pid)?.startedAt === reaper.startedAt ? reaper.pid : undefined;
   return (proc) => {
     const { pid, parent, group, session } = proc;
     if (root !== undefined && !pidIsAnothers) {
       if (pid === root.pid) return true;
       if (ownGroup && (group === root.pid || session === root.pid)) return true;
     }
-    if (reaper !== undefined && parent === reaper && isOrphan(marks, proc)) return true;
+    if (parent === livingReaper && isOrphan(marks, proc)) return true;
     if (isAmong(known, proc)) return true;
     return hasInEnvironment(pid, mark);
   };
@@ -191,8 +194,9 @@ const EMPTY_LOOKS = 5;
  * is stopped at once: it must not fork, end, and have its child pass for a stranger's before all of its descendants are known. Never throws.
  */
 export async function killTree(marks: TreeMarks, untilAt: number): Promise<boolean> {
+  const { root, reaper } = marks;
   // With a reaper nobody can get out of sight: the group can go first. Without one, a dead parent would hide its children.
-  if (marks.reaper && marks.root && marks.ownGroup && isAlive(marks.root)) trySignal(-marks.root.pid, 'SIGKILL');
+  if (reaper && isAlive(reaper) && root && marks.ownGroup && isAlive(root)) trySignal(-root.pid, 'SIGKILL');
   const strangers = new Map<number, string>();
   for (let empty = 0; ; ) {
     const { tree, isSure, isWhole } = look(marks, strangers, ({ pid }) => trySignal(pid, 'SIGSTOP'));
@@ -211,7 +215,7 @@ export async function killTree(marks: TreeMarks, untilAt: number): Promise<boole
  * reaped, the job by whoever waits for it, the others here, and in time everybody of the tree is our child, as parents die.
  */
 function unseen({ root, reaper, bystanders }: TreeMarks): number[] {
-  if (reaper !== process.pid) return [];
+  if (reaper?.pid !== process.pid) return [];
   const orphans = (adopted() ?? []).filter((pid) => !bystanders.some((one) => one.pid === pid));
   const hidden = orphans.filter((pid) => !isShown(pid) && reap(pid) === undefined);
   if (root && awaited.has(root.pid) && !isShown(root.pid)) hidden.push(root.pid);

@@ -35,7 +35,7 @@ export const MUTATIONS: Mutation[] = [
       { file: 'src/guard.sh', from: `signal_job() { [ -z "$job" ] ||`, to: `signal_job() { [ -z '' ] ||` },
       { file: 'src/guard.sh', from: `clean_up() { printf`, to: `clean_up() { [ -n '' ] && printf` },
       { file: 'src/guard.sh', from: `[ -n "$ready" ] && return`, to: 'return' },
-      { file: 'src/guard.sh', from: `kill -s KILL "\${stray%:*}"`, to: `kill -s 0 "\${stray%:*}"` },
+      { file: 'src/guard.sh', from: `kill -s "$1" "\${stray%:*}"`, to: `kill -s 0 "\${stray%:*}"` },
     ],
   },
   {

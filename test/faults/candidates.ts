@@ -64,6 +64,10 @@ export async function guardOf(candidate: Elect | number, other?: number): Promis
   return until(() => childrenOf(parent).find((pid) => isGuard(pid) && waitsForInput(pid)), 'a guard');
 }
 
+/** The process of its guard that has the deadline, not its naps. */
+export const alarmOf = (guard: number): Promise<number> =>
+  until(() => childrenOf(guard).find((pid) => commandLine(pid).includes('elect-run-guard')), 'an alarm');
+
 export const typesOf = (candidate: Elect): string[] => candidate.events.map(({ event }) => event);
 
 /** Renewals that were confirmed after this moment. */

@@ -10,6 +10,7 @@ import { Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
 import {
+  alarmOf,
   type Entry,
   guardOf,
   leaveNothingBehind,
@@ -22,6 +23,8 @@ import {
 
 const LONG = ['--ttl', '60s'];
 const TAKE_OVER_MS = 1000;
+/** One nap of the alarm with a ttl of 60 s, and what a busy machine takes for the rest. */
+const TAKEN_OVER_MS = 5000;
 
 /** kill -9 of each leader in turn. */
 async function killInTurn(oracle: Oracle, entry: Entry, leaders: number): Promise<void> {
@@ -109,6 +112,33 @@ describeWith(['etcd', 'etcdctl', 'flock'], 'etcd: elect-run or its guard is kill
     leader!.kill('SIGKILL');
     await oracle.started(2);
     oracle.verify(2);
+  });
+
+  test('kill -9 of elect-run and of its guard at once: who hides only then, from a member of the job’s group, is not at work when the next child starts', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job('leaves-once-orphaned'), flags: SHORT };
+    const [leader] = await standInLine(oracle, entry, entry);
+    const guard = await guardOf(leader!);
+    const alarm = await alarmOf(guard);
+    leader!.kill('SIGSTOP');
+    process.kill(alarm, 'SIGSTOP'); // so that it does not come before
+    process.kill(guard, 'SIGKILL');
+    leader!.kill('SIGKILL');
+    await oracle.escaped(1);
+    process.kill(alarm, 'SIGCONT');
+    await oracle.started(2);
+    oracle.verify(2);
+  });
+
+  test('kill -9 of elect-run and of its guard at once: the tree is gone long before the lease runs out', async () => {
+    const oracle = new Oracle();
+    const entry = { backend: etcd.url, name: newElection(), job: oracle.job('leaves-once-orphaned'), flags: LONG };
+    const [leader] = await standInLine(oracle, entry);
+    const guard = await guardOf(leader!);
+    leader!.kill('SIGSTOP');
+    process.kill(guard, 'SIGKILL');
+    leader!.kill('SIGKILL');
+    await until(() => oracle.workers().length === 0, 'the end of the tree', TAKEN_OVER_MS);
   });
 
   test('kill -9 of elect-run whose program is gone, so that nothing can be cleaned up: nobody is at work when the next child starts', async () => {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
@@ -11,10 +11,13 @@ import { describeWith } from '../helpers/needs.ts';
 import { alive, childrenOf, type Identity, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { guardOf, leaveNothingBehind, newElection } from './candidates.ts';
+import { alarmOf, guardOf, leaveNothingBehind, newElection, SHORT } from './candidates.ts';
 
 /** A pid namespace in which elect-run is not pid 1: it may die, and pids are given out as we like. */
 const APART = [...AS_PID_1, 'sh', '-c', '"$@" & wait; exec sleep 1000', 'sh'];
+
+/** The same, but pid 1 reaps: the pids of the dead are free. */
+const APART_REAPED = [...AS_PID_1, 'sh', '-c', '"$@" & while :; do sleep 0.1; done', 'sh'];
 
 /** More than between two looks for strays. */
 const LOOKED_MS = 300;
@@ -98,6 +101,38 @@ describeWith(
       const stranger = await reuse(run, pid as number, 'setsid sleep 1000');
       await kill(await electRunIn(run));
       expect(alive(stranger)).toBe(true);
+    });
+  },
+);
+
+describeWith(
+  ['pidns', 'bash', 'etcd', 'etcdctl'],
+  'elect-run and its guard are killed, and their alarm is late',
+  () => {
+    leaveNothingBehind();
+    /** The pid that it has in its own namespace (proc(5): NSpid). */
+    const pidWithin = (pid: number) =>
+      Number(/^NSpid:.*\s(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+
+    test('who has been given the pid of elect-run or of the job meanwhile is not ended, nor are their children', async () => {
+      const etcd = await Etcd.start();
+      const args = ['-v', '-b', etcd.url, '-n', newElection(), ...SHORT, '--', 'sleep', '1000'];
+      const run = elect(args, { prefix: APART_REAPED });
+      const { pid: job } = await run.event('started');
+      const electRun = await electRunIn(run);
+      const inside = pidWithin(electRun);
+      const guard = await guardOf(electRun);
+      const alarm = identify(await alarmOf(guard));
+      process.kill(electRun, 'SIGSTOP');
+      process.kill(alarm.pid, 'SIGSTOP');
+      process.kill(guard, 'SIGKILL');
+      process.kill(electRun, 'SIGKILL');
+      await until(() => !existsSync(`/proc/${electRun}`) && !existsSync(`/proc/${guard}`), 'both are reaped');
+      const child = await childOf(await reuse(run, inside, PARENT));
+      const leader = await reuse(run, job as number, 'setsid sleep 1000');
+      process.kill(alarm.pid, 'SIGCONT');
+      await until(() => !alive(alarm), 'the end of the alarm');
+      expect([alive(child), alive(leader)]).toEqual([true, true]);
     });
   },
 );

@@ -16,6 +16,7 @@ export type Conduct =
   | 'loses-its-first-thread'
   | 'escapes-by-a-thread'
   | 'leaves-by-a-thread'
+  | 'leaves-once-orphaned'
   | 'forks'
   | 'ends'
   | 'works';
@@ -208,6 +209,7 @@ case $1 in
   escapes-by-a-thread) (${IGNORE_ALL}; setsid --fork ${LOSES_ITS_FIRST_THREAD} '${history}'); exec sleep infinity ;;
   leaves-by-a-thread) exec ${LOSES_ITS_FIRST_THREAD} /dev/null env -i setsid sh -c "$stray" '${history}' ;;
   leaves-without-environment) env -i setsid sh -c "$stray" '${history}' & wait ;;
+  leaves-once-orphaned) { while [ -e /proc/$$ ]; do sleep 0.01; done; env -i setsid sh -c "$stray" '${history}' & wait; } & exec sleep infinity ;;
   forks) for line in 1 2 3; do setsid "$0" fork 300 & done; exec sleep infinity ;;
   ends) exit 0 ;;
   works) sleep "$2"; note DONE ;;

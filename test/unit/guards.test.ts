@@ -63,7 +63,11 @@ const each = (kinds: Kind[], body: (kind: Kind) => void) => {
   for (const kind of kinds) describeWith(kind.needs, kind.name, () => body(kind));
 };
 
-async function startGuard({ command: [program, ...args], env }: Kind, uid = process.getuid!()) {
+/** To be put before a guard, as its elect-run: it can die while the guard hears nothing of it, as one does that is frozen. */
+const PARENT = ['sh', '-c', 'exec 3<&0; "$@" <&3 3<&- & wait', 'sh'];
+
+async function startGuard({ command, env }: Kind, uid = process.getuid!()) {
+  const [program, ...args] = command;
   const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore', uid });
   const guard = spawn(program!, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -139,7 +143,56 @@ const startStray = () => {
   return { stray, known: { pid: stray.pid!, startedAt: identify(stray.pid!).startedAt } };
 };
 
+test('the guard in Node has not heard yet that elect-run is dead: at the deadline it finds by their parents who left the group', async () => {
+  const { guard, tell, armFor } = await startGuard(NODE);
+  const electRun = startStray();
+  const job = spawn('sh', ['-c', 'env -i setsid sleep 1000 & echo $!; wait'], { detached: true });
+  const [told] = await once(job.stdout, 'data');
+  const left = identify(Number(told));
+  onTestFinished(() => void [job.pid!, left.pid].filter(alive).forEach((pid) => void process.kill(pid, 'SIGKILL')));
+  const marks = {
+    root: identify(job.pid!),
+    ownGroup: true,
+    mark: 'ELECT_RUN_ID=nobody',
+    reaper: electRun.known,
+    bystanders: [],
+    known: [],
+    helperSessions: [guard.pid],
+    helpers: [],
+  };
+  tell(`facts ${JSON.stringify({ marks, backend: {}, candidate: {}, handle: null })}`);
+  tell(`job ${-job.pid!} ${marks.root.startedAt}`);
+  await armFor(HALF_A_SECOND);
+  electRun.stray.kill('SIGKILL');
+  await once(job, 'exit');
+  await until(() => !alive(left), 'its end', 2 * HALF_A_SECOND);
+});
+
 each([...SHELLS, OLD_BASH, NODE], (kind) => {
+  test('who only has the number of the job, another start, is nobody of ours', async () => {
+    const { guard, job, tell, armFor } = await startGuard(kind);
+    tell(`job ${-job.pid!} 1`);
+    const killAt = await armFor(HALF_A_SECOND);
+    await until(() => uptime() * 1000 > killAt + MARGIN_MS, 'the deadline');
+    guard.stdin.end();
+    await once(guard, 'exit');
+    expect(isStopped(job.pid!)).toBe(false);
+    expect(alive(job.pid!)).toBe(true);
+  });
+
+  test('what is left of the job’s group is dead at the deadline, though its leader has ended', async () => {
+    const { tell, armFor } = await startGuard(kind);
+    const leader = spawn('sh', ['-c', 'sleep 1000 & echo $!; read -r _'], { detached: true });
+    const { startedAt } = identify(leader.pid!);
+    const [member] = await once(leader.stdout, 'data');
+    leader.stdin.end();
+    await once(leader, 'exit');
+    const left = identify(Number(member));
+    tell(`job ${-leader.pid!} ${startedAt}`);
+    await armFor(HALF_A_SECOND);
+    await until(() => !alive(left), 'its end', 2 * HALF_A_SECOND);
+  });
+
   test('elect-run is dead, and the clean-up cannot run: who is known to have left the job’s group is dead all the same', async () => {
     const command = kind.command.map((word) => (word === '/bin/true' ? '/bin/false' : word));
     const { guard, job, tell, armFor } = await startGuard({ ...kind, command });
@@ -172,6 +225,8 @@ echo "\${3:+loaded-for-}$2 $(cut -d' ' -f1 /proc/uptime)" >>"$log"
 [ -n "$3" ] || exit 0
 trap 'echo "told $(cut -d" " -f1 /proc/uptime)" >>"$log"; exit 0' CONT
 while :; do sleep 0.02; done`;
+/** Takes its time, but less than a nap. */
+const SLOW_CLEAN_UP = CLEAN_UP.replaceAll('exit 0', '{ sleep 0.2; exit 0; }');
 
 test('the clean-up that was loaded for a deadline begins at it, whatever it is told before', async () => {
   const job = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
@@ -208,11 +263,10 @@ test('a clean-up that could not look at everybody has failed', async () => {
 
 each([...SHELLS, OLD_BASH], (kind) => {
   /** The clean-up is loaded two naps before the deadline. */
-  const startNoting = async (cleanUp = CLEAN_UP, napMs = NAP_MS) => {
+  const startNoting = async (cleanUp = CLEAN_UP, napMs = NAP_MS, parent: string[] = []) => {
     const program = script(scratch(), 'clean-up.sh', cleanUp);
-    const command = [...kind.command.slice(0, -1), String(napMs / 10)].map((word) =>
-      word === '/bin/true' ? program : word,
-    );
+    const words = [...kind.command.slice(0, -1), String(napMs / 10)];
+    const command = [...parent, ...words.map((word) => (word === '/bin/true' ? program : word))];
     const log = join(dirname(program), 'log');
     const notes = (): [string, number][] => {
       const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n').slice(0, -1) : [];
@@ -220,6 +274,65 @@ each([...SHELLS, OLD_BASH], (kind) => {
     };
     return { ...(await startGuard({ ...kind, command })), notes };
   };
+
+  /** Below an elect-run that can be killed. */
+  const startBelow = async (cleanUp: string) => {
+    const { guard: electRun, ...started } = await startNoting(cleanUp, NAP_MS, PARENT);
+    const guard = await until(() => childrenOf(electRun.pid!)[0], 'a guard');
+    const { stray, known } = startStray();
+    started.tell(`facts ${known.pid}:${known.startedAt} {"marks":{"known":[]}}`);
+    return { ...started, electRun, guard, stray };
+  };
+
+  test('elect-run and its guard are dead: long before the deadline the alarm stops who is known, has the clean-up done, and then kills', async () => {
+    const { electRun, guard, job, stray, armFor, notes } = await startBelow(SLOW_CLEAN_UP);
+    await armFor(60_000);
+    process.kill(guard, 'SIGKILL');
+    electRun.kill('SIGKILL');
+    const ended = Promise.all([job, stray].map((one) => once(one, 'exit')));
+    await until(() => notes().length === 1, 'a clean-up');
+    expect([job, stray].map(({ pid }) => isStopped(pid!))).toEqual([true, true]);
+    expect((await ended).map(([, signal]) => signal)).toEqual(['SIGKILL', 'SIGKILL']);
+    expect(notes().map(([what]) => what)).toEqual(['end']);
+  });
+
+  test('elect-run and its guard are dead, and the clean-up fails: who is known is killed, and it is tried again and again', async () => {
+    const { electRun, guard, job, stray, armFor, notes } = await startBelow(CLEAN_UP.replaceAll('exit 0', 'exit 1'));
+    await armFor(60_000);
+    process.kill(guard, 'SIGKILL');
+    electRun.kill('SIGKILL');
+    await Promise.all([job, stray].map((one) => once(one, 'exit')));
+    await until(() => notes().length === 2, 'a second clean-up');
+    expect(notes().map(([what]) => what)).toEqual(['end', 'end']);
+  });
+
+  test('elect-run is dead, and its guard frozen: at the deadline the alarm stops who is known, has the clean-up done, and then kills', async () => {
+    const { electRun, guard, job, stray, armFor, notes } = await startBelow(SLOW_CLEAN_UP);
+    const killAt = await armFor(2 * HALF_A_SECOND);
+    process.kill(guard, 'SIGSTOP');
+    electRun.kill('SIGKILL');
+    const ended = Promise.all([job, stray].map((one) => once(one, 'exit')));
+    await until(() => notes().length === 2, 'a clean-up that was told to begin');
+    expect(notes()[1]![1]).toBeGreaterThanOrEqual(killAt - CLOCK_STEP_MS);
+    expect([job, stray].map(({ pid }) => isStopped(pid!))).toEqual([true, true]);
+    expect((await ended).map(([, signal]) => signal)).toEqual(['SIGKILL', 'SIGKILL']);
+  });
+
+  test('elect-run is dead, its guard frozen, and the clean-up does not end: who is known is dead one nap after the deadline', async () => {
+    const { electRun, guard, job, stray, armFor } = await startBelow(CLEAN_UP.replaceAll('exit 0', 'sleep 1000'));
+    const killAt = await armFor(2 * HALF_A_SECOND);
+    process.kill(guard, 'SIGSTOP');
+    electRun.kill('SIGKILL');
+    await Promise.all([job, stray].map((one) => diesAt(one, killAt + NAP_MS)));
+  });
+
+  test('the guard is dead, and elect-run is not: nobody is stopped before the deadline', async () => {
+    const { electRun, guard, job, armFor } = await startBelow(SLOW_CLEAN_UP);
+    const killAt = await armFor(2 * HALF_A_SECOND);
+    process.kill(guard, 'SIGKILL');
+    electRun.kill('SIGSTOP');
+    await diesAt(job, killAt);
+  });
 
   test('the clean-up is loaded before the deadline, and begins at it', async () => {
     const { job, armFor, notes } = await startNoting();

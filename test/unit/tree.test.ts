@@ -7,7 +7,7 @@ import { now } from '../../src/clock.ts';
 import { killTree, seemsDead } from '../../src/tree.ts';
 import { withoutDescriptors } from '../helpers/descriptors.ts';
 import { newFolder } from '../helpers/folders.ts';
-import { alive, processesWith, signal, until } from '../helpers/procs.ts';
+import { alive, childrenOf, identify, processesWith, signal, until } from '../helpers/procs.ts';
 
 const ROUNDS = 60;
 /** Of one generation. */
@@ -43,6 +43,16 @@ test('a tree that cannot be looked at, since no descriptor is left, is not shown
   expect(await killTree(marks, now() + 5000)).toBe(true);
   expect(alive(pid!)).toBe(false);
   expect(seemsDead(marks)).toBe(true);
+});
+
+test('children of somebody who has been given elect-run’s pid are nobody’s', async () => {
+  const parent = spawn('sh', ['-c', 'setsid sleep 60 & wait'], { stdio: 'ignore' });
+  const child = await until(() => childrenOf(parent.pid!)[0], 'its child');
+  onTestFinished(() => [child, parent.pid!].forEach((pid) => void signal(pid, 'SIGKILL')));
+  const { pid, startedAt } = identify(parent.pid!);
+  const marks = { ...NOTHING_KNOWN, mark: 'ELECT_RUN_ID=nobody' };
+  expect(seemsDead({ ...marks, reaper: { pid, startedAt } })).toBe(false);
+  expect(seemsDead({ ...marks, reaper: { pid, startedAt: '1' } })).toBe(true);
 });
 
 // Nobody adopts what these leave, as after a kill -9 of elect-run: whoever looks from one process to the next may find none of them alive while they live on.
