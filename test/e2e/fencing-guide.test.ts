@@ -49,6 +49,7 @@ class Desk {
   start(command: string[], env: NodeJS.ProcessEnv = {}, input = '') {
     const [file, ...args] = command;
     const started = spawn(file!, args, { cwd: this.dir, env: { ...this.env, ...env } });
+    started.stdin.on('error', () => {}); // it may end without reading
     started.stdin.end(input);
     const output = Promise.all([text(started.stdout), text(started.stderr)]);
     const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve, reject) => {

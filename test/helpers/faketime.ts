@@ -3,13 +3,21 @@ import { join } from 'node:path';
 import { newFolder } from './folders.ts';
 import { LIBFAKETIME } from './tools.ts';
 
-/** A clock of a process that is set while it runs (libfaketime). */
+/**
+ * A clock of a Node that is set while it runs (libfaketime). Of that process only: what inherits it shares a semaphore, takes it while it is loaded, and when it is killed just then
+ * nobody else gets on. Jobs and guards tell the time by /proc/uptime.
+ */
 class FakeClock {
   readonly #folder = newFolder('clock');
   readonly #file = join(this.#folder, 'offset');
+  readonly #alone = join(this.#folder, 'alone.cjs');
 
   constructor() {
     this.step(0);
+    writeFileSync(
+      this.#alone,
+      `for (const name of ['LD_PRELOAD', 'FAKETIME_SHARED', 'NODE_OPTIONS']) delete process.env[name];`,
+    );
   }
 
   /** For the process whose clock this is. */
@@ -18,6 +26,7 @@ class FakeClock {
       LD_PRELOAD: LIBFAKETIME,
       FAKETIME_TIMESTAMP_FILE: this.#file,
       FAKETIME_NO_CACHE: '1',
+      NODE_OPTIONS: `--require=${this.#alone}`,
     };
   }
 
