@@ -154,8 +154,8 @@ watch_without_naps() {
   finish
 }
 
-# A guard that is frozen, or has not been reaped, is there.
-is_left_alone() { [ ! -e "/proc/$$" ] && elect_run_is_dead; }
+# A guard that is frozen is there. A zombie, which pid 1 may leave for long, has no program (proc(5), exe).
+is_left_alone() { [ ! -e "/proc/$$/exe" ] && elect_run_is_dead; }
 
 # What the guard would do, but for giving the lease back: of those who left the job's group meanwhile some may have got out of sight. It is done after each nap until it succeeds.
 take_over() {

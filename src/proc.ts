@@ -103,11 +103,11 @@ export function isAlive({ pid, startedAt }: { pid: number; startedAt: string | u
 
 /**
  * Has its number been given to somebody else? Not while it is a zombie, nor while any member of its group or session lives (kernel/pid.c). Throws as `readProc` does. False where
- * the start is not known.
+ * the start is not known, as of one that was dead before it could be read.
  */
 export function isAnothers({ pid, startedAt }: { pid: number; startedAt: string | undefined }): boolean {
   const startNow = ofSomebody(() => fieldsOf(`/proc/${pid}`)[19]);
-  return startNow !== undefined && startedAt !== undefined && startNow !== startedAt;
+  return startNow !== undefined && !!startedAt && startNow !== startedAt;
 }
 
 /**

@@ -261,6 +261,27 @@ test('a clean-up that could not look at everybody has failed', async () => {
   expect(await once(cleanUp, 'exit')).toEqual([1, null]);
 }, 20_000);
 
+/** Orphans come to it, and it never asks how they ended, like many a program that is pid 1 of a container (prctl(2), PR_SET_CHILD_SUBREAPER). */
+const NEVER_REAPS = [
+  'python3',
+  '-c',
+  'import ctypes, signal, subprocess, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); child = subprocess.Popen(sys.argv[1:]); signal.pause()',
+];
+
+describeWith(['python3'], 'below somebody who does not reap', () => {
+  each(SHELLS, (kind) => {
+    test('elect-run and its guard are dead, but still in the process table: the alarm acts long before the deadline', async () => {
+      const command = [...NEVER_REAPS, ...PARENT, ...kind.command];
+      const { guard: pid1, job, armFor } = await startGuard({ ...kind, command });
+      await armFor(60_000);
+      const electRun = childrenOf(pid1.pid!)[0]!;
+      process.kill(childrenOf(electRun)[0]!, 'SIGKILL');
+      process.kill(electRun, 'SIGKILL');
+      await once(job, 'exit');
+    }, 20_000);
+  });
+});
+
 each([...SHELLS, OLD_BASH], (kind) => {
   /** The clean-up is loaded two naps before the deadline. */
   const startNoting = async (cleanUp = CLEAN_UP, napMs = NAP_MS, parent: string[] = []) => {

@@ -64,6 +64,9 @@ function plainMessage(error: Error, isTls: boolean): string {
   );
 }
 
+/** What the slowest of servers has to tell that our certificate will not do: until then the next attempt waits. */
+const LONGEST_ALERT_MS = 500;
+
 /** Why a TLS handshake with this endpoint fails; undefined: it does not, or not for TLS's sake. */
 function tlsProblem(
   endpoint: string,
@@ -82,7 +85,8 @@ function tlsProblem(
       resolve(problem);
     };
     socket.on('timeout', () => finish(undefined));
-    // A server that wants a certificate says so only after the handshake, in TLS 1.3 with the first read. One that is content greets us (RFC 9113, 3.4).
+    // A server that wants a certificate says so only after the handshake, in TLS 1.3 with the first read. One that is content greets us (RFC 9113, 3.4); a proxy may wait to be greeted.
+    socket.on('secureConnect', () => setTimeout(() => finish(undefined), LONGEST_ALERT_MS).unref());
     socket.on('data', () => finish(undefined));
     socket.on('close', () => finish(undefined));
     socket.on('error', (error: NodeJS.ErrnoException) => {
