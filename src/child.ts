@@ -4,7 +4,7 @@ import { findSetpriv } from './lookup.ts';
 import { closeOnExec, openPidfd, waitStatusOf } from './native.ts';
 import { type End, endOf, signalNumber } from './outcome.ts';
 import { readProc } from './proc.ts';
-import { NOTHING, OURS, type Program, spawnProgram } from './spawn.ts';
+import { NOTHING, OURS, type Program, spawnProgram, tethered } from './spawn.ts';
 
 export interface Child {
   pid: number;
@@ -53,7 +53,7 @@ export function rehearseStart(): void {
 }
 
 function startTethered(setpriv: string, { command, args, env, ownGroup, fds }: ChildOptions, stdio: Program['stdio']) {
-  const argv = [setpriv, '--pdeathsig', 'KILL', '--', command, ...args];
+  const argv = tethered(setpriv, [command, ...args]);
   return spawnProgram({ file: setpriv, argv, env, ownSession: ownGroup, stdio, fds });
 }
 

@@ -36,9 +36,11 @@ export class Custody {
   }
 }
 
+let sendmsg: ReturnType<ReturnType<typeof native>['program']['func']> | undefined;
+
 function send(socket: number, fd: number): void {
   const { ffi, program } = native();
-  const sendmsg = program.func('sendmsg', 'long', ['int', messageHeader(), 'int']);
+  sendmsg ??= program.func('sendmsg', 'long', ['int', messageHeader(), 'int']);
   const lengthBytes = ffi.sizeof('size_t');
   const control = Buffer.alloc(lengthBytes + 3 * INT_BYTES); // struct cmsghdr, and one descriptor (cmsg(3))
   const header = new DataView(control.buffer, control.byteOffset);

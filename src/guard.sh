@@ -29,6 +29,9 @@ look_at() {
   state=$1 start=${20-}
 }
 
+# Of whom was looked at.
+is_over() { case $state in Z* | X*) ;; *) false ;; esac; }
+
 employ() { job=${1-} job_start=${2-}; }
 
 # A dead child's number is given to nobody while any member of its group lives (kernel/pid.c: a number is free when no process has it, nor any group or session).
@@ -51,7 +54,7 @@ elect_run_is_dead() {
   [ -n "$elect_run_start" ] || return
   [ -e "/proc/$elect_run" ] || return 0
   look_at "$elect_run" || return
-  case $state in Z* | X*) ;; *) [ "$start" != "$elect_run_start" ] ;; esac
+  is_over || [ "$start" != "$elect_run_start" ]
 }
 
 # What left the group is found and ended by a program that can read /proc; it is started only when it is needed, for its size.
@@ -70,7 +73,7 @@ stand_easy() {
   ready=''
 }
 
-runs() { [ -n "$1" ] && look_at "$1" && case $state in Z* | X*) false ;; esac; }
+runs() { [ -n "$1" ] && look_at "$1" && ! is_over; }
 
 read_clock() {
   read -r up _ </proc/uptime

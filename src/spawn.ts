@@ -16,6 +16,9 @@ export interface Program {
   directory?: string;
 }
 
+/** The command line by which the kernel kills it when our main thread ends in any way (PR_SET_PDEATHSIG). `setpriv`: one of `findSetpriv`. */
+export const tethered = (setpriv: string, argv: string[]): string[] => [setpriv, '--pdeathsig', 'KILL', '--', ...argv];
+
 export const OURS = [0, 1, 2] as const;
 export const NOTHING = [undefined, undefined, undefined] as const;
 

@@ -1,7 +1,7 @@
 import { afterAll, afterEach } from 'vitest';
 import { type Elect, elect, endAll } from '../helpers/elect.ts';
 import { clearOracles, type Oracle } from '../helpers/oracle.ts';
-import { alive, childrenOf, commandLine, until, waitsForInput } from '../helpers/procs.ts';
+import { alive, childrenOf, commandLine, type Identity, until, waitsForInput } from '../helpers/procs.ts';
 import { stopLinks } from '../helpers/proxy.ts';
 import { stopServers } from '../helpers/servers.ts';
 
@@ -67,6 +67,13 @@ export async function guardOf(candidate: Elect | number, other?: number): Promis
 /** The process of its guard that has the deadline, not its naps. */
 export const alarmOf = (guard: number): Promise<number> =>
   until(() => childrenOf(guard).find((pid) => commandLine(pid).includes('elect-run-guard')), 'an alarm');
+
+/** elect-run has found this descendant outside of the job's group, and its guard knows of it. */
+export const hasStrayed = (candidate: Elect, { pid }: Identity): Promise<boolean> =>
+  until(
+    () => candidate.events.some(({ event, pids }) => event === 'strayed' && (pids as number[]).includes(pid)),
+    'a stray that the guard knows',
+  );
 
 export const typesOf = (candidate: Elect): string[] => candidate.events.map(({ event }) => event);
 

@@ -23,7 +23,7 @@ describeWith(['flock'], 'file: a command that has closed the lock', () => {
     async (conduct) => {
       const oracle = new Oracle();
       const entry = entryFor(oracle, conduct);
-      const [leader] = await standInLine(oracle, entry, { ...entry, job: withoutTheLock(oracle.job('plain', 0, 5)) });
+      const [leader] = await standInLine(oracle, entry, entry);
       if (conduct === 'escapes') await oracle.escaped(1);
       if (conduct === 'leaves-without-environment') await leader!.event('strayed');
       leader!.kill('SIGKILL');

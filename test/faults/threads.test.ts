@@ -5,9 +5,9 @@ import { elect } from '../helpers/elect.ts';
 import { Etcd } from '../helpers/etcd.ts';
 import { describeWith } from '../helpers/needs.ts';
 import { type Conduct, Oracle } from '../helpers/oracle.ts';
-import { alive, hasLostItsFirstThread, identify, until } from '../helpers/procs.ts';
+import { alive, hasLostItsFirstThread, identify } from '../helpers/procs.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { LOST, leaveNothingBehind, newElection, SHORT, stand, standInLine } from './candidates.ts';
+import { hasStrayed, LOST, leaveNothingBehind, newElection, SHORT, stand, standInLine } from './candidates.ts';
 
 /** Long enough for the lease not to run out within the test: whoever leads next has been given it. */
 const LONG = ['--ttl', '60s', '--grace', '500ms'];
@@ -79,10 +79,7 @@ describeWith(
 
     test('what another thread has started, without a trace in its environment, is gone before the next job starts when elect-run is killed', async () => {
       const { oracle, leader, worker } = await leaderWith('leaves-by-a-thread');
-      await until(
-        () => leader.events.some(({ event, pids }) => event === 'strayed' && (pids as number[]).includes(worker.pid)),
-        'a stray that the guard knows',
-      );
+      await hasStrayed(leader, worker);
       leader.kill('SIGKILL');
       await oracle.started(2);
       expect(alive(worker)).toBe(false);

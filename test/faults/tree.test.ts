@@ -10,7 +10,7 @@ import { type Conduct, Oracle } from '../helpers/oracle.ts';
 import { alive, identify, until } from '../helpers/procs.ts';
 import { Link } from '../helpers/proxy.ts';
 import { scratch } from '../helpers/scratch.ts';
-import { LOST, leaveNothingBehind, newElection, SHORT, stand, standInLine } from './candidates.ts';
+import { hasStrayed, LOST, leaveNothingBehind, newElection, SHORT, stand, standInLine } from './candidates.ts';
 
 const ESCAPING: Conduct[] = ['escapes', 'escapes-without-environment', 'leaves-without-environment'];
 
@@ -28,10 +28,7 @@ function escapingTrees(backend: () => string) {
     test('is gone before the next child starts when elect-run is killed with -9', async () => {
       const { oracle, leader, escapee } = await leaderWithEscapee();
       // Without a trace in its environment it can be found only once the guard knows of it: within 100 ms.
-      await until(
-        () => leader.events.some(({ event, pids }) => event === 'strayed' && (pids as number[]).includes(escapee.pid)),
-        'a stray that the guard knows',
-      );
+      await hasStrayed(leader, escapee);
       leader.kill('SIGKILL');
       await oracle.started(2);
       expect(alive(escapee)).toBe(false);

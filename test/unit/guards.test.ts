@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { lookUpCommand } from '../../src/lookup.ts';
+import { alarmOf } from '../faults/candidates.ts';
 import { COUNTED_UID, denyForks } from '../helpers/forks.ts';
 import { describeWith } from '../helpers/needs.ts';
 import {
@@ -99,10 +100,7 @@ async function startGuard({ command, env }: Kind, uid = process.getuid!()) {
     await until(() => answers.includes(`armed ${centiseconds}`), 'its answer');
     return centiseconds * 10;
   };
-  /** Its own process, not its naps. */
-  const alarm = () =>
-    until(() => childrenOf(guard.pid!).find((pid) => commandLine(pid).includes('elect-run-guard')), 'an alarm');
-  return { guard, job, tell, say, armFor, answers, alarm };
+  return { guard, job, tell, say, armFor, answers, alarm: () => alarmOf(guard.pid!) };
 }
 
 const HALF_A_SECOND = 500;

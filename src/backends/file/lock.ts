@@ -4,7 +4,7 @@ import { Gone, type Place } from '../../backend.ts';
 import { pause } from '../../clock.ts';
 import { findSetpriv, lookUpCommand } from '../../lookup.ts';
 import { tryLock } from '../../native.ts';
-import { NOTHING, spawnProgram } from '../../spawn.ts';
+import { NOTHING, spawnProgram, tethered } from '../../spawn.ts';
 import { printable } from '../../text.ts';
 import { trySignal } from '../../tree.ts';
 
@@ -43,11 +43,10 @@ export class LockFile {
   async vacancy(place: FilePlace, signal: AbortSignal): Promise<void> {
     let helper: ReturnType<typeof spawnProgram>;
     try {
-      const flock = lookUpCommand('flock');
+      const flock = [lookUpCommand('flock'), '3'];
       const setpriv = findSetpriv();
       // Nobody is left to end it when we are killed, and it would wait on.
-      const tether = setpriv === undefined ? [] : [setpriv, '--pdeathsig', 'KILL', '--'];
-      const argv = [...tether, flock, '3'];
+      const argv = setpriv === undefined ? flock : tethered(setpriv, flock);
       const fds = [place.inheritFd!];
       helper = spawnProgram({ file: argv[0]!, argv, env: process.env, ownSession: true, stdio: NOTHING, fds });
     } catch {
